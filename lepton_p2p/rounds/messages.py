@@ -1,0 +1,141 @@
+"""What peers say to each other to agree on epochs: plain values, one-way.
+
+The dialogue is one prepare/promise exchange with *all* candidates and one install (see ``agreement.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lepton_p2p.identity import PeerId, PeerInfo
+from lepton_p2p.rounds.epoch import Ballot, Epoch
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Standing:
+    """How far a lineage has come; lineages that meet are compared by this, the smaller yields.
+
+    ``size`` members in its epoch, ``work`` contributions applied since the swarm started (sum over rounds of
+    the number of contributors), then the epoch's number and tag to break ties.
+    """
+
+    size: int
+    work: int
+    number: int
+    tag: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A member's frozen status, given with its promise: true until the promise is superseded.
+
+    ``epoch`` is None for a newcomer.  ``completed`` is the last round whose result it holds, ``digest`` that
+    result's digest (0: rejected or none yet), ``pending`` the round it has started and kept the input of (0:
+    none) with the ``schema`` (hash of names, shapes, dtypes, operation) of that input.
+    """
+
+    peer: PeerId
+    epoch: Epoch | None
+    completed: int = 0
+    digest: int = 0
+    work: int = 0
+    pending: int = 0
+    schema: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an epoch starts from, computed by ``decide`` from the reports of all its members.
+
+    ``base``: the last decided round.  ``holders`` have its result with ``digest``; the others fetch it from
+    them.  ``rejected``: why round ``base`` has no result, if it has none.  ``lost``: who was left behind and
+    why.  ``work`` as in :class:`Standing`.
+    """
+
+    base: int
+    digest: int
+    holders: tuple[PeerId, ...]
+    work: int
+    rejected: str = ""
+    lost: tuple[tuple[PeerId, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Stop, promise ``ballot`` to ``sender`` and report: an epoch of ``candidates`` is being formed."""
+
+    sender: PeerInfo
+    ballot: Ballot
+    candidates: tuple[PeerInfo, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """I have stopped; this is how far I came; I listen to no lower ballot."""
+
+    sender: PeerInfo
+    ballot: Ballot
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No promise for ``ballot``.
+
+    Either ``promised`` is higher, or ``stranger`` is set: the asked peer is in an epoch (``epoch``) that does
+    not include the proposer, and the two lineages must compare their standings.
+    """
+
+    sender: PeerInfo
+    ballot: Ballot
+    promised: Ballot
+    stranger: bool
+    standing: Standing | None
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """All candidates promised ``ballot``: this is the epoch and what it starts from."""
+
+    sender: PeerInfo
+    epoch: Epoch
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Please take me in at your next round boundary (from a peer without an epoch, or one that yields)."""
+
+    sender: PeerInfo
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitReply:
+    """``queued``: I will propose you.  Else ``reason`` says why not ("": I have no epoch myself)."""
+
+    sender: PeerInfo
+    queued: bool
+    reason: str
+    epoch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """My lineage stands here: sent to live peers that are not in my epoch, so that split swarms meet."""
+
+    sender: PeerInfo
+    standing: Standing
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """I am going: form the next epoch without me, do not wait to find out."""
+
+    sender: PeerInfo
+    reason: str
+
+
+RoundMessage = Prepare | Promise | Refusal | Install | Admit | AdmitReply | Announce | Leaving
