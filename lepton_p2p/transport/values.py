@@ -1,0 +1,160 @@
+"""What the control plane's calls take and return, as plain values (membership and rounds have their own)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from types import MappingProxyType
+
+from lepton_p2p.identity import PeerId, PeerInfo
+from lepton_p2p.membership.messages import Status
+
+NO_VALUES: Mapping[str, float] = MappingProxyType({})
+
+
+class LinkPurpose(IntEnum):
+    """What a link is opened for."""
+
+    RING = 1
+    """Chunks of a ring, from the left neighbour to the right one; members only."""
+    FETCH = 2
+    """Bulk bytes on request: results, snapshots, weights; clients too."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTicket:
+    """``port``: where the data plane listens, on the host of the control plane.  ``token``: what the connection
+    must show; 16 to 64 bytes, single use, expires.
+    """
+
+    port: int
+    token: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor in a flat state: ``dtype`` is torch's name without prefix, ``offset`` and ``nbytes`` in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A flat state of bytes that can be fetched over a link under ``(kind, round)``.
+
+    ``chunk_digests``: sha256 (32 bytes) of each piece of ``chunk_bytes``, the last one may be shorter.
+    ``meta_json``: scalars and options.  ``digest``: sha256 (32 bytes) of the whole description, on which the
+    members agree.
+    """
+
+    kind: str
+    round: int
+    tensors: tuple[TensorSpec, ...]
+    total_bytes: int
+    chunk_bytes: int
+    chunk_digests: tuple[bytes, ...]
+    meta_json: bytes
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ResultInfo:
+    """The result of ``round`` as a member keeps it; ``records`` (encoded) are in the order of ``members``.
+
+    ``digest``: 64-bit hash of the result's ``nbytes`` bytes.  ``attempts``: how often the ring ran.
+    """
+
+    round: int
+    epoch_number: int
+    epoch_tag: int
+    members: tuple[PeerId, ...]
+    records: tuple[bytes, ...]
+    digest: int
+    nbytes: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobDocument:
+    """A job as it travels: ``json`` (at most 1 MiB, not yet validated) and its lowercase hex sha256 ``digest``."""
+
+    json: bytes
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfferReply:
+    """The answer to a job: ``reason`` says why it was not accepted."""
+
+    accepted: bool
+    reason: str = ""
+
+
+class Phase(StrEnum):
+    """What a peer does."""
+
+    IDLE = "idle"
+    JOINING = "joining"
+    TRAINING = "training"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """One line of a peer's view; ``in_epoch``: in the current epoch of the peer that answers."""
+
+    peer: PeerInfo
+    status: Status
+    incarnation: int = 0
+    in_epoch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """What a peer knows and does now.
+
+    epoch: number of the current one (0: none).  round: last decided.  step: optimizer steps taken.  data_pass:
+    passes over the data begun.  loss: mean training loss of the last step (None: no step yet).
+    samples_per_second: of the whole swarm.  metrics: last evaluation, by name.  params_digest: hex, equal on
+    all members ("": none yet).  job_digest, job_name: "" without a job.  uptime: seconds since the start.
+    last_recovery_seconds: from the last broken attempt to the next decided round (None: nothing broke yet).
+    """
+
+    peer: PeerInfo
+    version: str
+    swarm: str
+    phase: Phase = Phase.IDLE
+    members: tuple[MemberStatus, ...] = ()
+    epoch: int = 0
+    round: int = 0
+    step: int = 0
+    data_pass: int = 0
+    loss: float | None = None
+    samples_per_second: float = 0.0
+    metrics: Mapping[str, float] = NO_VALUES
+    rounds_done: int = 0
+    rounds_retried: int = 0
+    rounds_lost: int = 0
+    params_digest: str = ""
+    job_digest: str = ""
+    job_name: str = ""
+    uptime: float = 0.0
+    last_recovery_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmEvent:
+    """Something that happened: ``time`` in seconds since 1970 (UTC), ``kind`` a word ("joined", "round", ...),
+    ``peer`` the id that it is about ("": none), ``text`` one readable line, ``values`` its numbers.
+    """
+
+    time: float
+    kind: str
+    peer: str = ""
+    text: str = ""
+    values: Mapping[str, float] = NO_VALUES
