@@ -32,7 +32,10 @@ class Rumour:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Are you there?  ``target`` is the id meant, so that a new process at an old address does not answer for it."""
+    """Are you there?  ``target`` is the id meant, so that a new process at an old address does not answer for it.
+
+    An empty ``target`` means whoever is there.  ``sequence`` 0 asks for a sign of life that nobody waits for.
+    """
 
     sequence: int
     target: str
@@ -67,10 +70,15 @@ class Gossip:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Full-state exchange (push/pull): everything I believe; ``reply`` asks for yours in return."""
+    """Full-state exchange (push/pull): everything I believe; ``reply`` asks for yours in return.
+
+    The answer repeats ``sequence`` (0: none), so that a seed known by a host name is recognised although it
+    advertises another address.
+    """
 
     members: tuple[Rumour, ...]
     reply: bool
+    sequence: int = 0
 
 
 Body = Ping | Ack | Nack | PingRequest | Gossip | Sync
