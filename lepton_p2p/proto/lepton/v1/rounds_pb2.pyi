@@ -120,12 +120,21 @@ class Report(_message.Message):
     WORK_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
     SCHEMA_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    BROKEN_FIELD_NUMBER: _builtins.int
     peer: _builtins.str
     completed: _builtins.int
     digest: _builtins.int
     work: _builtins.int
     pending: _builtins.int
     schema: _builtins.int
+    rejected: _builtins.str
+    """Why round `completed` has no result, or empty; at most 500 characters."""
+    attempts: _builtins.int
+    """How often the pending round ran here."""
+    broken: _builtins.str
+    """Why the last attempt broke, or empty; at most 500 characters."""
     @_builtins.property
     def epoch(self) -> Global___Epoch:
         """Absent for a newcomer."""
@@ -140,10 +149,13 @@ class Report(_message.Message):
         work: _builtins.int = ...,
         pending: _builtins.int = ...,
         schema: _builtins.int = ...,
+        rejected: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        broken: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "completed", b"completed", "digest", b"digest", "epoch", b"epoch", "peer", b"peer", "pending", b"pending", "schema", b"schema", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "attempts", b"attempts", "broken", b"broken", "completed", b"completed", "digest", b"digest", "epoch", b"epoch", "peer", b"peer", "pending", b"pending", "rejected", b"rejected", "schema", b"schema", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
     _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
@@ -342,22 +354,22 @@ class AdmitReply(_message.Message):
 
     QUEUED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
-    EPOCH_SIZE_FIELD_NUMBER: _builtins.int
+    SEEKING_FIELD_NUMBER: _builtins.int
     queued: _builtins.bool
     reason: _builtins.str
     """At most 500 characters."""
-    epoch_size: _builtins.int
-    """At most 10000."""
+    seeking: _builtins.bool
+    """I have no epoch and look for one too."""
     def __init__(
         self,
         *,
         queued: _builtins.bool = ...,
         reason: _builtins.str = ...,
-        epoch_size: _builtins.int = ...,
+        seeking: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch_size", b"epoch_size", "queued", b"queued", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queued", b"queued", "reason", b"reason", "seeking", b"seeking"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
