@@ -9,12 +9,15 @@ from functools import cached_property
 from lepton_p2p.identity import PeerId, PeerInfo
 
 
+NOBODY = PeerId("")
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Ballot:
     """Totally ordered proposal number (Lamport): higher counters win, the proposer's id breaks ties."""
 
     counter: int = 0
-    proposer: PeerId = PeerId("")
+    proposer: PeerId = NOBODY
 
 
 @dataclass(frozen=True, slots=True, order=True)

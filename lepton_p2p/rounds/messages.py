@@ -29,18 +29,24 @@ class Standing:
 class Report:
     """A member's frozen status, given with its promise: true until the promise is superseded.
 
-    ``epoch`` is None for a newcomer.  ``completed`` is the last round whose result it holds, ``digest`` that
-    result's digest (0: rejected or none yet), ``pending`` the round it has started and kept the input of (0:
-    none) with the ``schema`` (hash of names, shapes, dtypes, operation) of that input.
+    ``epoch`` is None for a newcomer.  ``completed`` is the last round that is decided for it, ``digest`` the
+    digest of that round's result if it holds the result (0: it does not), ``rejected`` why the round has none.
+    ``pending`` is the round it has started and kept the input of (0: none), ``schema`` the hash of names,
+    shapes, dtypes and operation of that input, ``attempts`` how often it has run it, ``broken`` why the last
+    attempt broke.
     """
 
     peer: PeerId
     epoch: Epoch | None
     completed: int = 0
     digest: int = 0
+    rejected: str = ""
     work: int = 0
     pending: int = 0
     schema: int = 0
+    state: int = 0
+    attempts: int = 0
+    broken: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +119,15 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class AdmitReply:
-    """``queued``: I will propose you.  Else ``reason`` says why not ("": I have no epoch myself)."""
+    """``queued``: I will propose you.  Else ``reason`` says why you are refused ("": I have no epoch myself).
+
+    ``seeking``: I have no epoch and look for one too; if nobody has one, the lowest id founds it.
+    """
 
     sender: PeerInfo
     queued: bool
     reason: str
-    epoch_size: int
+    seeking: bool
 
 
 @dataclass(frozen=True, slots=True)

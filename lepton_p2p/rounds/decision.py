@@ -1,0 +1,106 @@
+"""From the reports of all members of a new epoch to what it starts from: one pure function.
+
+The caller has frozen every reporter (they promised), so the reports stay true until the decision is installed
+or superseded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from lepton_p2p.identity import PeerId, PeerInfo, short
+from lepton_p2p.rounds.epoch import Ballot, Epoch, Member
+from lepton_p2p.rounds.messages import Decision, Report
+
+
+def decide(
+    ballot: Ballot,
+    peers: Mapping[PeerId, PeerInfo],
+    reports: Mapping[PeerId, Report],
+    lost: Iterable[tuple[PeerId, str]] = (),
+    *,
+    max_attempts: int,
+) -> tuple[Epoch, Decision]:
+    """The next epoch and its :class:`Decision`.
+
+    ``reports`` holds one report for each peer in ``peers`` (all members of the new epoch).  Rules, in order:
+
+    1. The base is the highest round whose result (or rejection) some reporter holds.
+    2. Holders must agree on its digest, and pending inputs on the state that they were made from; a minority
+       (a flipped bit, a kernel that rounds differently) starts anew.
+    3. A member one round behind fetches the result; further behind, or without any result, it is a newcomer.
+    4. If nobody is behind and the pending inputs do not fit together, or were tried ``max_attempts`` times,
+       the round after the base is rejected for everyone.
+    """
+    base, digest, holders, rejected = _base(reports)
+    behind = [r for r in reports.values() if _established(r) and r.completed == base - 1]
+    work = max((reports[peer].work for peer in holders), default=max(r.work for r in reports.values()))
+    if not behind and (reason := _rejection(reports, base, max_attempts)):
+        base, digest, holders, rejected = base + 1, 0, (), reason
+    state = _majority(r.state for r in reports.values() if r.pending == base + 1 and r.state)
+    number = max((r.epoch.number for r in reports.values() if r.epoch is not None), default=0) + 1
+    members = tuple(
+        Member(peers[peer], _since(reports[peer], base, digest, rejected, state))
+        for peer in _ring_order(peers, reports)
+    )
+    return Epoch(number, ballot, members), Decision(base, digest, holders, work, rejected, tuple(lost))
+
+
+def _established(report: Report) -> bool:
+    """Whether the reporter holds an outcome of its own; a newcomer before its first round does not."""
+    return report.epoch is not None and (report.digest != 0 or report.rejected != "")
+
+
+def _base(reports: Mapping[PeerId, Report]) -> tuple[int, int, tuple[PeerId, ...], str]:
+    established = [r for r in reports.values() if _established(r)]
+    if not established:
+        return max(r.completed for r in reports.values()), 0, (), ""
+    base = max(r.completed for r in established)
+    at_base = [r for r in established if r.completed == base]
+    rejection = next((r.rejected for r in at_base if r.rejected), "")
+    if rejection:
+        return base, 0, (), rejection
+    digest = _majority(r.digest for r in at_base)
+    return base, digest, tuple(sorted(r.peer for r in at_base if r.digest == digest)), ""
+
+
+def _majority(values: Iterable[int]) -> int:
+    """The most frequent value (the largest of those, so that all reporters' order is the same); 0 for none."""
+    votes = Counter(values)
+    return max(votes, key=lambda value: (votes[value], value), default=0)
+
+
+def _rejection(reports: Mapping[PeerId, Report], base: int, max_attempts: int) -> str:
+    pending = [r for r in reports.values() if r.pending == base + 1]
+    schemas: dict[int, list[str]] = {}
+    for report in sorted(pending, key=lambda r: r.peer):
+        schemas.setdefault(report.schema, []).append(short(report.peer))
+    if len(schemas) > 1:
+        groups = " but ".join(f"{', '.join(who)} brought {schema:016x}" for schema, who in schemas.items())
+        return f"tensors or operation differ between peers: {groups}"
+    if pending and max(r.attempts for r in pending) >= max_attempts:
+        why = next((r.broken for r in pending if r.broken), "it broke each time")
+        return f"given up after {max_attempts} attempts: {why}"
+    return ""
+
+
+def _since(report: Report, base: int, digest: int, rejected: str, state: int) -> int:
+    """The first round of this member in the lineage; ``base + 1`` makes it a newcomer."""
+    if not _established(report) or report.epoch is None:
+        return base + 1
+    fits = report.completed == base - 1 or (report.completed == base and report.digest == digest)
+    since = next((m.since for m in report.epoch.members if m.id == report.peer), base + 1)
+    deviates = report.pending == base + 1 and report.state not in (0, state)
+    if not fits or deviates or (rejected and since == base):
+        # A newcomer's first round was rejected: no snapshot was taken for it, its first round is the next one.
+        return base + 1
+    return min(since, base + 1)
+
+
+def _ring_order(peers: Mapping[PeerId, PeerInfo], reports: Mapping[PeerId, Report]) -> list[PeerId]:
+    """Members stay in the order of the most advanced epoch; newcomers follow by id."""
+    epochs = [r.epoch for r in reports.values() if r.epoch is not None]
+    newest = max(epochs, key=lambda e: (e.number, e.ballot), default=None)
+    old = [peer for peer in (newest.ids if newest is not None else ()) if peer in peers]
+    return old + sorted(peer for peer in peers if peer not in old)

@@ -1,0 +1,160 @@
+"""Agreement on epochs: what holds whatever is lost, killed or stopped."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from model import VirtualSwarm
+
+from lepton_p2p.identity import PeerId
+
+SEEDS = int(os.environ.get("LEPTON_TEST_SEEDS", "150"))
+
+
+def swarm_of(n: int, seed: int = 1) -> tuple[VirtualSwarm, list[PeerId]]:
+    swarm = VirtualSwarm(seed)
+    peers = [swarm.add(found=True)]
+    peers += [swarm.add(found=False) for _ in range(n - 1)]
+    swarm.run_until(swarm.settled)
+    return swarm, peers
+
+
+def rounds_done(swarm: VirtualSwarm, peer: PeerId) -> int:
+    return swarm.hosts[peer].machine.progress.completed
+
+
+def progress_of_all(swarm: VirtualSwarm, more: int) -> None:
+    """Run until every live peer has completed ``more`` further rounds in one common epoch."""
+    goal = max(rounds_done(swarm, peer) for peer in swarm.live()) + more
+    swarm.run_until(lambda: swarm.settled() and all(rounds_done(swarm, peer) >= goal for peer in swarm.live()))
+    swarm.check_histories()
+
+
+def test_the_first_peer_founds_an_epoch_alone_and_completes_rounds() -> None:
+    swarm, (peer,) = swarm_of(1)
+    progress_of_all(swarm, 3)
+    assert swarm.hosts[peer].machine.epoch.ids == (peer,)  # type: ignore[union-attr]
+
+
+def test_joiners_enter_at_a_round_boundary_and_nobody_drops_out() -> None:
+    swarm, peers = swarm_of(5)
+    progress_of_all(swarm, 3)
+    assert all(swarm.hosts[peer].dropped == 0 for peer in peers)
+
+
+def test_peers_that_all_seek_found_one_epoch_by_the_lowest_id() -> None:
+    swarm = VirtualSwarm(3)
+    for _ in range(4):
+        swarm.add(found=False)
+    swarm.run_until(swarm.settled)
+    progress_of_all(swarm, 2)
+
+
+def test_a_kill_costs_the_survivors_no_round() -> None:
+    swarm, peers = swarm_of(4)
+    progress_of_all(swarm, 2)
+    swarm.crash(peers[0])
+    progress_of_all(swarm, 3)
+    survivors = swarm.live()
+    first = min(min(swarm.hosts[peer].history) for peer in survivors)
+    for peer in survivors:
+        history = swarm.hosts[peer].history
+        assert sorted(history) == list(range(min(history), max(history) + 1)), "a round is missing"
+        assert min(history) >= first
+        assert swarm.hosts[peer].dropped == 0
+
+
+def test_all_but_one_may_die_at_once() -> None:
+    swarm, peers = swarm_of(5)
+    progress_of_all(swarm, 1)
+    for peer in peers[:4]:
+        swarm.crash(peer)
+    progress_of_all(swarm, 3)
+    assert swarm.live() == peers[4:]
+
+
+def test_a_stopped_peer_is_left_behind_and_comes_back_as_a_newcomer() -> None:
+    swarm, peers = swarm_of(4)
+    progress_of_all(swarm, 1)
+    swarm.pause(peers[1], 5.0)
+    swarm.run(4.0)
+    assert all(len(swarm.hosts[p].machine.epoch.ids) == 3 for p in peers if p != peers[1])  # type: ignore[union-attr]
+    swarm.run(1.5)
+    progress_of_all(swarm, 2)
+    assert swarm.hosts[peers[1]].dropped == 1
+    assert all(swarm.hosts[p].dropped == 0 for p in peers if p != peers[1])
+
+
+def test_two_swarms_that_started_apart_become_one() -> None:
+    swarm = VirtualSwarm(5)
+    swarm.add(found=True)
+    swarm.add(found=True)
+    swarm.run_until(swarm.settled)
+    progress_of_all(swarm, 2)
+
+
+def test_differing_schemas_are_rejected_for_everyone_and_the_next_round_goes_on() -> None:
+    swarm = VirtualSwarm(9)
+    peers = [swarm.add(found=i == 0, wants_rounds=False) for i in range(3)]
+    swarm.run_until(swarm.settled)
+    for peer in peers:
+        swarm.hosts[peer].schema = 8 if peer == peers[2] else 7
+        swarm.hand_in(peer)
+        swarm.hosts[peer].rounds_wanted = True
+        swarm.hand_in(peer)
+        swarm.hosts[peer].rounds_wanted = False
+    epoch = swarm.hosts[peers[0]].machine.epoch
+    assert epoch is not None
+    swarm.feed(peers[0], lambda: swarm.hosts[peers[0]].machine.broken(swarm.now, epoch.tag, "schemas differ", None))
+    swarm.run_until(lambda: all(1 in swarm.hosts[peer].history for peer in peers))
+    outcomes = {swarm.hosts[peer].history[1] for peer in peers}
+    assert len(outcomes) == 1
+    assert "differ between peers" in str(outcomes.pop())
+    for peer in peers:
+        swarm.hosts[peer].schema = 7
+        swarm.hosts[peer].rounds_wanted = True
+        swarm.hand_in(peer)
+    progress_of_all(swarm, 1)
+
+
+def test_a_peer_with_another_job_is_refused_and_disturbs_nobody() -> None:
+    swarm = VirtualSwarm(11)
+    first = swarm.add(found=True, job="a")
+    second = swarm.add(found=False, job="b")
+    swarm.run(5.0)
+    assert swarm.hosts[first].machine.epoch.ids == (first,)  # type: ignore[union-attr]
+    assert swarm.hosts[second].machine.epoch is None
+    assert rounds_done(swarm, first) > 3
+
+
+def test_a_leaver_is_not_waited_for() -> None:
+    swarm, peers = swarm_of(3)
+    machine = swarm.hosts[peers[0]].machine
+    swarm.feed(peers[0], lambda: machine.leave(swarm.now, "stopped by its user"))
+    swarm.hosts[peers[0]].crashed = True
+    progress_of_all(swarm, 2)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_any_history_of_mishaps_ends_in_one_epoch_with_one_history(seed: int) -> None:
+    """Kills, stops, joins and lost messages at random moments; then quiet: one epoch, equal outcomes, progress."""
+    swarm, _ = swarm_of(2 + seed % 5, seed)
+    swarm.loss = swarm.rng.choice([0.0, 0.05, 0.2])
+    for _ in range(12):
+        swarm.run(swarm.rng.random() * 0.4)
+        swarm.check_histories()
+        live = [peer for peer in swarm.live() if not swarm.hosts[peer].paused]
+        fate = swarm.rng.random()
+        if fate < 0.35 and len(live) > 1:
+            swarm.crash(swarm.rng.choice(live))
+        elif fate < 0.55 and len(live) > 2:
+            swarm.pause(swarm.rng.choice(live), swarm.rng.random() * 4)
+        elif len(swarm.live()) < 7:
+            swarm.add(found=False)
+    swarm.loss = 0.0
+    swarm.run(20.0)
+    if len(swarm.live()) == 1 and swarm.hosts[swarm.live()[0]].machine.epoch is None:
+        swarm.add(found=True)  # everybody else died before the last joiner was admitted: it waits for a swarm
+    swarm.run_until(swarm.settled, limit=120.0)
+    progress_of_all(swarm, 3)
