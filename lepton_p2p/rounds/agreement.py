@@ -280,9 +280,7 @@ class Agreement:
         for peer, reason in proposal.missing.items():
             self._waiting.pop(peer, None)
             self._out.append(fx.Accuse(peer, reason))
-        epoch, decision = decide(
-            proposal.ballot, peers, proposal.reports, lost, max_attempts=self._config.max_attempts
-        )
+        epoch, decision = decide(proposal.ballot, peers, proposal.reports, lost, max_attempts=self._config.max_attempts)
         for peer_info in peers.values():
             if peer_info.id != self.me.id:
                 self._out.append(Send(peer_info.address, Install(self.me, epoch, decision)))
@@ -549,4 +547,3 @@ class Agreement:
     def _drain(self) -> list[Effect]:
         effects, self._out = self._out, []
         return effects
-

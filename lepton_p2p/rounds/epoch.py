@@ -8,7 +8,6 @@ from functools import cached_property
 
 from lepton_p2p.identity import PeerId, PeerInfo
 
-
 NOBODY = PeerId("")
 
 

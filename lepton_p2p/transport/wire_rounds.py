@@ -151,6 +151,7 @@ def _report_to_wire(report: Report) -> pb.Report:
         rejected=clip(report.rejected),
         attempts=report.attempts,
         broken=clip(report.broken),
+        state=report.state,
     )
 
 
@@ -166,6 +167,7 @@ def _report_from_wire(report: pb.Report) -> Report:
         rejected=check_text(report.rejected, "a reason"),
         attempts=report.attempts,
         broken=check_text(report.broken, "a reason"),
+        state=report.state,
     )
 
 

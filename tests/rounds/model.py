@@ -190,7 +190,9 @@ class VirtualSwarm:
         delay = 0.001 + self.rng.expovariate(1 / 0.002)
         if self.hosts[to].crashed:
             machine = self.hosts[sender].machine
-            self.after(delay, lambda: self.feed(sender, lambda: machine.send_failed(self.now, effect.to, effect.message)))
+            self.after(
+                delay, lambda: self.feed(sender, lambda: machine.send_failed(self.now, effect.to, effect.message))
+            )
         elif self.rng.random() >= self.loss and (sender, to) not in self.cut:
             machine = self.hosts[to].machine
             self.after(delay, lambda: self.feed(to, lambda: machine.receive(self.now, effect.message)))

@@ -49,7 +49,7 @@ bodies = st.one_of(
     st.builds(Nack, counters),
     st.builds(PingRequest, counters, peers),
     st.just(Gossip()),
-    st.builds(Sync, many_rumours, booleans),
+    st.builds(Sync, many_rumours, booleans, counters),
 )
 packets = st.builds(Packet, peers, bodies, many_rumours)
 
@@ -76,6 +76,7 @@ def reports(peer: PeerId) -> st.SearchStrategy[Report]:
         schema=hashes,
         attempts=st.integers(0, 2**32 - 1),
         broken=lines,
+        state=hashes,
     )
 
 

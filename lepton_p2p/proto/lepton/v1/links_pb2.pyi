@@ -70,7 +70,7 @@ class Ticket(_message.Message):
     port: _builtins.int
     """TCP port of the data plane, on the host of the control plane; 1 to 65535."""
     token: _builtins.bytes
-    """What the connection must show; 16 to 64 bytes, single use, expires."""
+    """What the connection must show; 32 bytes, single use, expires."""
     def __init__(
         self,
         *,

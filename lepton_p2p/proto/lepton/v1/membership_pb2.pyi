@@ -191,8 +191,11 @@ class Sync(_message.Message):
 
     MEMBERS_FIELD_NUMBER: _builtins.int
     REPLY_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     reply: _builtins.bool
     """Asks for the receiver's own state in return."""
+    sequence: _builtins.int
+    """Below 2^63; repeated by the answer, 0: none."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rumour]:
         """At most 10000."""
@@ -202,10 +205,11 @@ class Sync(_message.Message):
         *,
         members: _abc.Iterable[Global___Rumour] | None = ...,
         reply: _builtins.bool = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "reply", b"reply"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "reply", b"reply", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -123,6 +123,7 @@ class Report(_message.Message):
     REJECTED_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     BROKEN_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     peer: _builtins.str
     completed: _builtins.int
     digest: _builtins.int
@@ -135,6 +136,8 @@ class Report(_message.Message):
     """How often the pending round ran here."""
     broken: _builtins.str
     """Why the last attempt broke, or empty; at most 500 characters."""
+    state: _builtins.int
+    """Digest of what the pending input was made from, or 0."""
     @_builtins.property
     def epoch(self) -> Global___Epoch:
         """Absent for a newcomer."""
@@ -152,10 +155,11 @@ class Report(_message.Message):
         rejected: _builtins.str = ...,
         attempts: _builtins.int = ...,
         broken: _builtins.str = ...,
+        state: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "attempts", b"attempts", "broken", b"broken", "completed", b"completed", "digest", b"digest", "epoch", b"epoch", "peer", b"peer", "pending", b"pending", "rejected", b"rejected", "schema", b"schema", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "attempts", b"attempts", "broken", b"broken", "completed", b"completed", "digest", b"digest", "epoch", b"epoch", "peer", b"peer", "pending", b"pending", "rejected", b"rejected", "schema", b"schema", "state", b"state", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
     _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
