@@ -1,0 +1,64 @@
+# Every target installs what it needs: on a fresh clone `make demo` and `make test` are enough.
+# PYTHON       the interpreter that .venv is made with (3.11 or newer)
+# TORCH_INDEX  a package index with the torch wheel that you want (CPU only, a CUDA version); empty: pip's own
+# STRATEGY     what `make demo` trains with: all_reduce or gossip
+# ARGS         extra arguments for demo, test and bench
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+STRATEGY ?= all_reduce
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test test-swarm lint format types protos bench clean
+
+help:  ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } /^[.a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## Make .venv with everything in it (again only when the dependencies change)
+
+.venv: $(STAMP)
+
+# torch goes first and alone: it is most of the download, and its index may be another one.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "lepton_p2p needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## Train with four peers on this machine, kill the first, join a fresh one (STRATEGY=gossip)
+	@$(BIN)/lepton-peer demo --strategy $(STRATEGY) $(ARGS)
+
+test: $(STAMP)  ## Run every test that needs no containers
+	$(BIN)/pytest -m 'not swarm' $(ARGS)
+
+test-swarm: $(STAMP)  ## Run the container tests (starts Docker's daemon if none runs)
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test_swarm.sh $(ARGS)
+
+lint: $(STAMP)  ## Check style and formatting, change nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## Repair style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP)  ## Check types (strict)
+	$(BIN)/mypy
+
+protos: $(STAMP)  ## Generate the gRPC stubs again
+	$(BIN)/python scripts/gen_protos.py
+
+bench: $(STAMP)  ## Measure all-reduce against gloo on this machine
+	$(BIN)/python benchmarks/all_reduce.py --against gloo $(ARGS)
+
+clean:  ## Remove .venv, caches and build outputs
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
