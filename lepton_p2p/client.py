@@ -1,0 +1,159 @@
+"""The async client: look at a swarm, give it a job, take its weights; without being a member."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from lepton_p2p.collectives.fetch import Fetcher
+from lepton_p2p.errors import Closed, IntegrityError, JobMismatch
+from lepton_p2p.identity import PeerId, join_address, split_address
+from lepton_p2p.transport.channels import Channels
+from lepton_p2p.transport.links.hub import LinkHub
+from lepton_p2p.transport.links.link import Link, Purpose
+from lepton_p2p.transport.values import (
+    JobDocument,
+    Manifest,
+    MemberStatus,
+    Phase,
+    StatusReport,
+    SwarmEvent,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from lepton_p2p.jobs import Job
+    from lepton_p2p.training import manifest as snapshot
+    from lepton_p2p.training.assembler import Assembler
+
+__all__ = ["Client", "MemberStatus", "Phase", "SwarmEvent", "SwarmStatus", "connect"]
+
+SwarmStatus = StatusReport
+DEFAULT_TIMEOUT = 10.0
+"""Seconds that a call may take.  ``weights`` waits up to a minute for the next step boundary, and then for as long as
+bytes keep coming."""
+LARGEST_WEIGHTS = 64 << 30
+"""Bytes that ``weights`` accepts unless it is told otherwise."""
+
+
+def connect(address: str, swarm: str = "lepton", *, timeout: float = DEFAULT_TIMEOUT) -> Client:
+    """A client of the swarm that the peer at ``address`` (``HOST:PORT``) belongs to::
+
+        async with connect("127.0.0.1:7700") as swarm:
+            print((await swarm.status()).step)
+
+    Any peer will do; the client talks to this one only.  ``timeout``: seconds for each call.  Nothing is sent before
+    the first call; :class:`AddressError` here if ``address`` does not parse.
+    """
+    return Client(address, swarm, timeout=timeout)
+
+
+class Client:
+    """See :func:`connect`.  Every call raises
+
+    :class:`AddressError` (no such host), :class:`SwarmUnreachable` (nobody answers), :class:`WrongSwarm`,
+    :class:`ProtocolMismatch`, or :class:`Closed` after the end of the ``async with``.
+    """
+
+    def __init__(self, address: str, swarm: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        host, port = split_address(address)
+        self.address = join_address(host, port)
+        self._host = host
+        self._swarm = swarm
+        self._timeout = timeout
+        self._open: Channels | None = None
+
+    async def __aenter__(self) -> Self:
+        self._open = Channels(swarm=self._swarm)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        channels, self._open = self._open, None
+        if channels is not None:
+            await channels.close()
+
+    @property
+    def _channels(self) -> Channels:
+        if self._open is None:
+            raise Closed("the client is not open: use it inside of `async with connect(...)`")
+        return self._open
+
+    async def status(self) -> SwarmStatus:
+        """What the peer knows and does now."""
+        return await self._channels.status(self.address, timeout=self._timeout)
+
+    async def members(self) -> tuple[MemberStatus, ...]:
+        """Everyone in the peer's view, the dead and the gone included while they are remembered."""
+        return await self._channels.members(self.address, timeout=self._timeout)
+
+    async def submit(self, job: Job) -> None:
+        """Give the swarm a job; :class:`JobMismatch` says why it does not take it."""
+        document = JobDocument(job.to_json().encode(), job.digest)
+        reply = await self._channels.submit(self.address, document, timeout=self._timeout)
+        if not reply.accepted:
+            raise JobMismatch(f"the swarm does not take job {job.name}: {reply.reason}")
+
+    def events(self) -> AsyncIterator[SwarmEvent]:
+        """What happens from now on; ends when the peer ends it, raises when it is lost."""
+        return self._channels.events(self.address)
+
+    async def weights(self, *, max_bytes: int = LARGEST_WEIGHTS) -> dict[str, torch.Tensor]:
+        """The parameters and buffers, by their names in the model's ``state_dict``, on the CPU.
+
+        Every chunk is checked against the manifest, and that against its digest.  :class:`IntegrityError` if something
+        does not fit or the whole is above ``max_bytes``; :class:`SwarmUnreachable` if the peer dies meanwhile.
+        """
+        from lepton_p2p.training.assembler import Assembler  # imports torch: status and submit do without
+
+        report = await self.status()
+        manifest = await self._channels.weights(self.address)
+        assembler = Assembler(_checked(manifest), max_bytes=max_bytes)
+        # Never started, so it listens nowhere: it only opens links, under a name that is in nobody's view.
+        hub = LinkHub(PeerId(secrets.token_hex(16)), host="127.0.0.1")
+        try:
+            link = await self._open_link(hub, report.peer.id)
+            await _fill(assembler, link, manifest)
+        finally:
+            await hub.close()
+        return {
+            name.partition(".")[2]: tensor.clone()  # of its own memory, so that keeping one does not keep all
+            for name, tensor in assembler.snapshot().tensors().items()
+            if name.startswith(("param.", "buffer."))
+        }
+
+    async def _open_link(self, hub: LinkHub, remote: PeerId) -> Link:
+        """A link to the peer's data port, which is on the host of its control plane."""
+        ticket = await self._channels.open_link(self.address, Purpose.FETCH, timeout=self._timeout)
+        return await hub.open(remote, self._host, ticket, Purpose.FETCH)
+
+
+def _checked(manifest: Manifest) -> snapshot.Manifest:
+    """The manifest as ``training`` knows it; :class:`IntegrityError` if its digest is not that of its contents."""
+    from lepton_p2p.training import manifest as snapshot
+
+    try:
+        meta = manifest.meta_json.decode()
+    except UnicodeDecodeError:
+        raise IntegrityError("the manifest's meta data is not text") from None
+    tensors = tuple(snapshot.TensorSpec(spec.name, spec.dtype, spec.shape, spec.offset) for spec in manifest.tensors)
+    found = snapshot.Manifest(manifest.round, tensors, manifest.chunk_digests, meta, manifest.total_bytes)
+    found.check()
+    if found.digest != manifest.digest or found.chunk_bytes != manifest.chunk_bytes:
+        raise IntegrityError("the manifest does not match its own digest: ask another peer")
+    return found
+
+
+async def _fill(assembler: Assembler, link: Link, manifest: Manifest) -> None:
+    """Fetch every chunk straight into its place, and check it there."""
+    fetcher = Fetcher(link)
+    for index in assembler.missing:
+        offset, _ = assembler.manifest.span(index)
+        await fetcher.fetch_range(manifest.kind, manifest.round, offset, assembler.buffer(index))
+        # A thread: sha256 of 1 MiB is half a millisecond that the loop would owe to everybody else.
+        await asyncio.to_thread(assembler.verify, index)
