@@ -1,0 +1,79 @@
+"""What training needs from the rest of a peer: small blocking interfaces, called from the training thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+from torch import Tensor
+
+from lepton_p2p.identity import PeerId
+from lepton_p2p.rounds.result import RoundResult
+from lepton_p2p.training.snapshots import Snapshot
+from lepton_p2p.training.state import Schema
+
+
+class Collective(Protocol):
+    """Atomic rounds among the members of the swarm."""
+
+    @property
+    def me(self) -> PeerId:
+        """This peer."""
+
+    def members(self) -> tuple[PeerId, ...]:
+        """Who is in the epoch, in ring order."""
+
+    def all_reduce(
+        self,
+        tensors: Sequence[Tensor],
+        *,
+        op: str = "mean",
+        weight: float = 1.0,
+        note: bytes = b"",
+        state_digest: int = 0,
+    ) -> RoundResult:
+        """One round, in place; blocks until it is decided.  ``tensors`` change only if it returns.
+
+        op: "mean" is sum(weight * x) / sum(weight) over the contributors; without any, what the tensors hold is
+        undefined.  Raises ``RoundRejected`` and ``SchemaMismatch`` (nobody's tensors changed), ``Dropped`` (the swarm
+        went on without this peer; the next call waits until it is taken in again), ``Closed``.
+        """
+
+
+class StateSource(Protocol):
+    """Where a newcomer gets the replicated state from."""
+
+    def fetch(self, round: int, schema: Schema, cancelled: threading.Event) -> Snapshot:
+        """Pull the snapshot of the state after ``round`` from several members, verified (``Assembler``); blocks.
+
+        Members take it when they apply round ``round + 1``, perhaps a moment after this call.  Raises ``StateLost`` or
+        ``IntegrityError`` if nobody (any more) has it, ``Closed`` soon after ``cancelled`` is set.
+        """
+
+
+PushHandler = Callable[[PeerId, bytes, memoryview], bool]
+"""``(sender, header, payload) -> taken``: called on a thread of the exchange; copies what it needs from the payload."""
+
+
+class PairExchange(Protocol):
+    """Messages between pairs of peers, without waiting."""
+
+    def alive(self) -> tuple[PeerId, ...]:
+        """Whom this peer believes to be alive, itself excluded."""
+
+    def push(self, partner: PeerId, header: bytes, payload: memoryview) -> Future[bool]:
+        """Send; never blocks.  ``payload`` must stay unchanged until the future is done, and is not used after that.
+
+        True / False: what the partner's handler returned.  An exception: unknown whether the partner got it.
+        """
+
+    def on_push(self, handler: PushHandler) -> None:
+        """Who is called for what comes in."""
+
+    def on_gone(self, callback: Callable[[PeerId], None]) -> None:
+        """Called when a peer is confirmed dead or has left."""
+
+    def on_declared_dead(self, callback: Callable[[], None]) -> None:
+        """Called when this peer learns that others had declared it dead."""

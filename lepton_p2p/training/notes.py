@@ -1,0 +1,95 @@
+"""What a peer writes into its round note: whether it holds the state, and which samples its tensors are made of."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntFlag
+
+from lepton_p2p.training.ranges import Range
+
+VERSION = 1
+MAX_RANGES = 64
+"""Of one claim: 13 + 64 * 2 * 5 bytes stay below the limit of a note for data sets of up to 2**35 samples."""
+_HEAD = struct.Struct("!BBdH")
+_MAX_VARINT = 5
+
+
+class NoteFlag(IntFlag):
+    """How far its sender is."""
+
+    NONE = 0
+    READY = 1
+    """I hold the state before this round: give me samples from the next round on, drop snapshots kept for me."""
+    WANTS_STATE = 2
+    """I hold nothing: whoever is ready, capture the state before applying this round and keep it for me."""
+    FRESH = 4
+    """I have never seen a round of this training: where all are fresh, it starts from the seeded state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """``claim``: the places (in the pass's permutation) whose gradient the sender put in; ``loss_sum`` over them."""
+
+    flags: NoteFlag = NoteFlag.NONE
+    claim: tuple[Range, ...] = ()
+    loss_sum: float = 0.0
+
+    def encode(self) -> bytes:
+        """At most ``MAX_NOTE`` (1024) bytes; ``ValueError`` for more than ``MAX_RANGES`` ranges."""
+        if len(self.claim) > MAX_RANGES:
+            raise ValueError(f"a claim has at most {MAX_RANGES} ranges, this one {len(self.claim)}")
+        body = b"".join(_varint(number) for item in self.claim for number in (item.start, item.size))
+        return _HEAD.pack(VERSION, self.flags, self.loss_sum, len(self.claim)) + body
+
+    @classmethod
+    def decode(cls, data: bytes) -> Note:
+        """Read what ``encode`` wrote; ``ValueError`` for anything else (bytes come from the network)."""
+        if len(data) < _HEAD.size:
+            raise ValueError("a training note is too short")
+        version, flags, loss_sum, count = _HEAD.unpack_from(data)
+        if version != VERSION or count > MAX_RANGES or flags & ~7:
+            raise ValueError(f"not a training note of version {VERSION}")
+        numbers = list(_varints(data[_HEAD.size :]))
+        if len(numbers) != 2 * count:
+            raise ValueError(f"a training note announces {count} ranges and carries {len(numbers)} numbers")
+        claim = tuple(Range(start, start + size) for start, size in zip(numbers[::2], numbers[1::2], strict=True))
+        # A loss is only shown: a broken one must not break the round.
+        return cls(NoteFlag(flags), claim, loss_sum if math.isfinite(loss_sum) else 0.0)
+
+    @classmethod
+    def read(cls, data: bytes) -> Note | None:
+        """``decode``, with None for what is not a training note."""
+        try:
+            return cls.decode(data)
+        except ValueError:
+            return None
+
+
+def _varint(number: int) -> bytes:
+    """LEB128."""
+    out = bytearray()
+    while True:
+        low, number = number & 0x7F, number >> 7
+        out.append(low | (0x80 if number else 0))
+        if not number:
+            break
+    if len(out) > _MAX_VARINT:
+        raise ValueError("a data set has at most 2**35 samples")
+    return bytes(out)
+
+
+def _varints(data: bytes) -> Iterator[int]:
+    number = length = 0
+    for byte in data:
+        number |= (byte & 0x7F) << (7 * length)
+        length += 1
+        if length > _MAX_VARINT:
+            raise ValueError("a number in a training note is too long")
+        if not byte & 0x80:
+            yield number
+            number = length = 0
+    if length:
+        raise ValueError("a training note ends within a number")

@@ -1,0 +1,207 @@
+"""No barrier: every peer trains at its own speed and pushes half of its weight to a random partner (push-sum, SGP)."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import Future, wait
+from typing import cast
+
+import structlog
+import torch
+from torch import Tensor, nn
+
+from lepton_p2p.errors import Closed, ConfigError, Dropped, RoundRejected, StateLost
+from lepton_p2p.identity import PeerId
+from lepton_p2p.jobs import GossipOptions, Job
+from lepton_p2p.jobs.strategy_options import STRATEGIES
+from lepton_p2p.rounds.result import RoundResult
+from lepton_p2p.training.post import Post
+from lepton_p2p.training.schedule import lr_factor
+from lepton_p2p.training.shards import ShardSampler
+from lepton_p2p.training.strategies.base import Context, Report, Strategy, strategy
+
+ASK_AGAIN = 0.5
+"""Seconds without an answer after which a peer without weight asks the next one."""
+MAX_REJECTIONS = 3
+EMPTY_ANSWERS = 3
+"""How often in a row all living peers must say that they have no weight before the state counts as lost."""
+TOLD = 2.0
+"""Seconds that a peer at the end waits for others to confirm that they know; who does not, finds out by itself."""
+
+log = structlog.get_logger()
+
+
+def target_samples(job: Job, total: int) -> int:
+    """After how many samples, summed over all peers, the training ends."""
+    schedule = job.schedule
+    ends = [schedule.passes * total] if schedule.passes is not None else []
+    ends += [schedule.steps * job.batch_size] if schedule.steps is not None else []
+    return min(ends)
+
+
+@strategy("gossip")
+class Gossip(Strategy):
+    """The model holds z = x / w, so that pushing leaves it as it is and only the weight w is halved; what comes in is
+    mixed in proportion to the weights.  The optimizer is each peer's own.
+
+    A founder has weight 1.  Whoever joins later (or was declared dead) has weight 0, asks, and takes half of a donor's.
+    Which samples: a peer's own share (``shards.py``); every sample about equally often, not exactly once.
+    At the end one round weighted by w makes all replicas equal.
+    """
+
+    def __init__(self, context: Context) -> None:
+        if context.exchange is None:
+            raise ConfigError("strategy 'gossip' needs a peer that can push to its partners")
+        job, built = context.job, context.built
+        self._context = context
+        self._exchange = context.exchange
+        self._options = cast(GossipOptions, STRATEGIES.make(job.strategy.name, job.strategy.options))
+        self._model = built.model
+        self._x, self._y = built.train
+        self._optimizer = built.make_optimizer([p for p in self._model.parameters() if p.requires_grad])
+        self._base_lr = [float(group["lr"]) for group in self._optimizer.param_groups]
+        me = context.collective.me
+        self._target = target_samples(job, len(self._x))
+        self._post = Post(
+            me, context.exchange, self._model, weight=1.0 if context.founder else 0.0, target=self._target
+        )
+        self._sampler = ShardSampler(len(self._x), self._options.blocks, job.seed, me)
+        # Which partner is nobody's business but this peer's; the seed makes runs of tests repeatable.
+        self._random = random.Random(f"{job.seed}/{me}")
+        self._turn = 0
+        self._step = 0
+        self._skipped = 0
+        self._final = False
+
+    @property
+    def model(self) -> nn.Module:
+        return self._model
+
+    @property
+    def ready(self) -> bool:
+        return self._final or self._post.weight > 0
+
+    @property
+    def weight(self) -> float:
+        """Push-sum weight w."""
+        return self._post.weight
+
+    @property
+    def finished(self) -> bool:
+        return self._post.total >= self._target
+
+    def advance(self) -> Report:
+        self._post.collect()
+        self._post.clear_up()
+        if self._post.weight <= 0:
+            self._ask()
+            return self._report()
+        alive = self._exchange.alive()
+        used, loss = self._train(alive)
+        partner = self._post.owed(alive)
+        if partner is None and alive and self._step % self._options.push_every == 0:
+            partner = self._random.choice(sorted(alive))
+        if partner is not None:
+            self._post.push_half(partner)
+        return self._report(used, loss)
+
+    def _ask(self) -> None:
+        alive = sorted(self._exchange.alive())
+        if self._post.nobody_has_any(alive, EMPTY_ANSWERS):
+            raise StateLost("no living peer has any of the swarm's weights: start the swarm again with --job")
+        if alive:
+            self._post.ask(alive[self._turn % len(alive)])
+            self._turn += 1
+        self._post.wait(ASK_AGAIN)
+
+    def _train(self, alive: tuple[PeerId, ...]) -> tuple[int, float | None]:
+        """One local step; ``(samples used, their mean loss)``."""
+        index = torch.from_numpy(self._sampler.batch(alive, self._context.job.batch_size))
+        self._set_lr()
+        self._model.train()
+        self._optimizer.zero_grad()
+        buffers = [buffer.clone() for buffer in self._model.buffers()]
+        loss = self._context.built.loss_fn(self._model(self._x[index]), self._y[index])
+        loss.backward()  # type: ignore[no-untyped-call]
+        value = float(loss.detach())
+        self._post.count(len(index))
+        self._step += 1
+        if self._finite():
+            self._optimizer.step()
+            return len(index), value
+        # One bad sample must not reach the parameters, from where it would spread through the whole swarm.
+        for buffer, before in zip(self._model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        self._skipped += len(index)
+        log.warning("skipped a batch whose gradient is not finite", samples=len(index))
+        return len(index), None
+
+    def _finite(self) -> bool:
+        grads = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
+        return all(bool(torch.isfinite(grad).all()) for grad in grads)
+
+    def _set_lr(self) -> None:
+        schedule = self._context.job.schedule
+        done = min(1.0, self._post.total / self._target)
+        factor = lr_factor(schedule, step=self._step, done=done)
+        for group, base in zip(self._optimizer.param_groups, self._base_lr, strict=True):
+            group["lr"] = base * factor
+
+    def finish(self) -> Report:
+        """One consensus round weighted by w; afterwards all replicas are equal."""
+        self._post.close()
+        told = self._post.tell_counts(self._exchange.alive())
+        self._settle(told)
+        self._post.collect()
+        for _ in range(MAX_REJECTIONS - 1):
+            try:
+                return self._consensus()
+            except RoundRejected as rejected:
+                log.warning("the last round had no result; trying again", reason=str(rejected))
+            except Dropped as dropped:
+                log.warning("dropped by the swarm in the last round; entering again", reason=str(dropped))
+                self._final = False
+                self._post.void()
+        return self._consensus()
+
+    def welcome(self) -> Report:
+        return self._consensus()
+
+    def close(self) -> None:
+        self._post.close()
+
+    def _settle(self, told: list[Future[bool]]) -> None:
+        wait(told, timeout=TOLD)
+        while not self._post.settled:
+            if self._context.stop.is_set():
+                raise Closed("stopped while transfers were on their way")
+            self._post.clear_up()
+            self._post.wait(ASK_AGAIN)
+
+    def _consensus(self) -> Report:
+        state = [parameter.detach() for parameter in self._model.parameters()]
+        buffers = [buffer for buffer in self._model.buffers() if buffer.dtype is not torch.bool]
+        rounded = [buffer for buffer in buffers if not buffer.is_floating_point()]
+        exact = [buffer for buffer in buffers if buffer.is_floating_point()]
+        counts: list[Tensor] = [buffer.to(torch.float64) for buffer in rounded]
+        # Who has the final state already passes it on; the weights of before say nothing any more.
+        weight = 1.0 if self._final else self._post.weight
+        result = self._context.collective.all_reduce([*state, *exact, *counts], op="mean", weight=weight)
+        if not result.contributors:
+            raise StateLost("nobody in the last round had any of the swarm's weights: start the swarm again with --job")
+        for buffer, mean in zip(rounded, counts, strict=True):
+            buffer.copy_(mean.round())
+        self._final = True
+        return self._report(result=result)
+
+    def _report(self, used: int = 0, loss: float | None = None, result: RoundResult | None = None) -> Report:
+        total = self._post.total
+        return Report(
+            step=self._step,
+            pass_number=total // len(self._x),
+            samples=total,
+            new_samples=used,
+            loss=loss,
+            skipped=self._skipped,
+            result=result,
+        )
