@@ -13,10 +13,10 @@ from typing import Protocol
 from lepton_p2p.identity import PeerId
 from lepton_p2p.membership.messages import Packet
 from lepton_p2p.rounds.messages import RoundMessage
+from lepton_p2p.transport.links.link import Purpose
+from lepton_p2p.transport.links.tickets import Ticket
 from lepton_p2p.transport.values import (
     JobDocument,
-    LinkPurpose,
-    LinkTicket,
     Manifest,
     MemberStatus,
     OfferReply,
@@ -37,7 +37,7 @@ class RoundsHandler(Protocol):
 
 
 class LinksHandler(Protocol):
-    async def open(self, remote: PeerId | None, purpose: LinkPurpose) -> LinkTicket:
+    async def open(self, remote: PeerId | None, purpose: Purpose) -> Ticket:
         """A ticket for one link from ``remote`` (None: a client that is not a member; FETCH only)."""
 
 

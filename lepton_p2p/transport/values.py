@@ -1,35 +1,19 @@
-"""What the control plane's calls take and return, as plain values (membership and rounds have their own)."""
+"""What the control plane's calls take and return, as plain values (membership, rounds and links have their own)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from types import MappingProxyType
 
 from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.membership.messages import Status
 
-NO_VALUES: Mapping[str, float] = MappingProxyType({})
 
-
-class LinkPurpose(IntEnum):
-    """What a link is opened for."""
-
-    RING = 1
-    """Chunks of a ring, from the left neighbour to the right one; members only."""
-    FETCH = 2
-    """Bulk bytes on request: results, snapshots, weights; clients too."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkTicket:
-    """``port``: where the data plane listens, on the host of the control plane.  ``token``: what the connection
-    must show; 16 to 64 bytes, single use, expires.
-    """
-
-    port: int
-    token: bytes = field(repr=False)
+def no_values() -> Mapping[str, float]:
+    """An empty map that nobody can fill."""
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +120,7 @@ class StatusReport:
     data_pass: int = 0
     loss: float | None = None
     samples_per_second: float = 0.0
-    metrics: Mapping[str, float] = NO_VALUES
+    metrics: Mapping[str, float] = field(default_factory=no_values)
     rounds_done: int = 0
     rounds_retried: int = 0
     rounds_lost: int = 0
@@ -157,4 +141,4 @@ class SwarmEvent:
     kind: str
     peer: str = ""
     text: str = ""
-    values: Mapping[str, float] = NO_VALUES
+    values: Mapping[str, float] = field(default_factory=no_values)

@@ -44,7 +44,7 @@ def packet_to_wire(packet: Packet) -> pb.Packet:
             out.gossip.SetInParent()
         case Sync():
             members = map(_rumour_to_wire, body.members)
-            out.sync.CopyFrom(pb.Sync(members=members, reply=body.reply))
+            out.sync.CopyFrom(pb.Sync(members=members, reply=body.reply, sequence=body.sequence))
         case _:
             assert_never(body)
     return out
@@ -70,7 +70,8 @@ def _body_from_wire(packet: pb.Packet) -> Body:
         case "gossip":
             return Gossip()
         case "sync":
-            return Sync(_rumours_from_wire(packet.sync.members), packet.sync.reply)
+            sync = packet.sync
+            return Sync(_rumours_from_wire(sync.members), sync.reply, check_counter(sync.sequence, "a sequence"))
         case None:
             raise ValueError("a packet without a body that this version knows")
 

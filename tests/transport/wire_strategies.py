@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import strategies as st
 
 from lepton_p2p.identity import PeerId, PeerInfo, join_address
@@ -21,6 +23,19 @@ from lepton_p2p.rounds.messages import (
     RoundMessage,
     Standing,
 )
+from lepton_p2p.transport.links.tickets import Ticket
+from lepton_p2p.transport.values import (
+    JobDocument,
+    Manifest,
+    MemberStatus,
+    OfferReply,
+    Phase,
+    ResultInfo,
+    StatusReport,
+    SwarmEvent,
+    TensorSpec,
+)
+from lepton_p2p.transport.wire_state import ITEM_BYTES, MAX_CHUNK_BYTES
 
 counters = st.integers(0, 2**63 - 1)
 hashes = st.integers(0, 2**64 - 1)
@@ -111,3 +126,66 @@ ROUND_MESSAGES: dict[type[RoundMessage], st.SearchStrategy[RoundMessage]] = {
     Leaving: st.builds(Leaving, peers, lines),
 }
 round_messages = st.one_of(*ROUND_MESSAGES.values())
+
+names = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=40)
+sha256s = st.binary(min_size=32, max_size=32)
+hex256s = sha256s.map(bytes.hex)
+sizes = st.integers(0, 2**40)
+numbers = st.floats(allow_nan=False)
+values = st.dictionaries(names, numbers, max_size=4)
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> Manifest:
+    specs, offset = [], 0
+    for name in draw(st.lists(names, max_size=4)):
+        dtype = draw(st.sampled_from(sorted(ITEM_BYTES)))
+        shape = tuple(draw(st.lists(st.integers(0, 9), max_size=4)))
+        nbytes = ITEM_BYTES[dtype] * math.prod(shape)
+        specs.append(TensorSpec(name, dtype, shape, offset, nbytes))
+        offset += nbytes + draw(st.integers(0, 64))
+    chunk = draw(st.integers(max(1, offset // 16), MAX_CHUNK_BYTES))
+    digests = tuple(draw(sha256s) for _ in range(-(-offset // chunk)))
+    meta = draw(st.binary(max_size=50))
+    return Manifest(draw(names), draw(counters), tuple(specs), offset, chunk, digests, meta, draw(sha256s))
+
+
+@st.composite
+def results(draw: st.DrawFn) -> ResultInfo:
+    members = tuple(draw(st.lists(peer_ids, min_size=1, max_size=5, unique=True)))
+    records = tuple(draw(st.binary(max_size=100)) for _ in members)
+    attempts = draw(st.integers(0, 2**32 - 1))
+    return ResultInfo(
+        draw(counters), draw(counters), draw(hashes), members, records, draw(hashes), draw(sizes), attempts
+    )
+
+
+jobs = st.builds(JobDocument, st.binary(min_size=1, max_size=100), hex256s)
+tickets = st.builds(Ticket, st.integers(1, 65535), sha256s)
+offer_replies = st.builds(OfferReply, booleans, lines)
+member_statuses = st.builds(MemberStatus, peers, st.sampled_from(Status), counters, booleans)
+views = st.lists(member_statuses, max_size=4).map(tuple)
+events = st.builds(SwarmEvent, numbers, names, st.one_of(st.just(""), peer_ids), lines, values)
+statuses = st.builds(
+    StatusReport,
+    peer=peers,
+    version=names,
+    swarm=names,
+    phase=st.sampled_from(Phase),
+    members=views,
+    epoch=counters,
+    round=counters,
+    step=counters,
+    data_pass=counters,
+    loss=st.none() | numbers,
+    samples_per_second=numbers,
+    metrics=values,
+    rounds_done=counters,
+    rounds_retried=counters,
+    rounds_lost=counters,
+    params_digest=digests,
+    job_digest=digests,
+    job_name=names,
+    uptime=numbers,
+    last_recovery_seconds=st.none() | numbers,
+)

@@ -1,0 +1,70 @@
+"""The server's door: a call of another swarm or another protocol is refused before its body is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import structlog
+
+from lepton_p2p.errors import LeptonError, WrongSwarm
+from lepton_p2p.transport.faults import Context, abort_with
+from lepton_p2p.transport.metadata import Hello, mismatch
+
+_log = structlog.get_logger(__name__)
+
+EXEMPT: Final = ("/grpc.health.", "/grpc.reflection.")
+_MAX_NAMED: Final = 64
+
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+else:  # at run time grpc's classes take no parameters
+    Handler = grpc.RpcMethodHandler
+    Interceptor = grpc.aio.ServerInterceptor
+
+
+class Door(Interceptor):
+    """Lets calls in whose metadata fit ``mine``; health and reflection are open to all.
+
+    A refusal is FAILED_PRECONDITION with the class in ``lepton-error`` and this side's own metadata beside it, so
+    that the caller can name both sides' values.  Each different reason is logged once.
+    """
+
+    def __init__(self, mine: Hello) -> None:
+        self._mine = mine
+        self._said: set[str] = set()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        handler = await continuation(handler_call_details)
+        if handler is None or handler_call_details.method.startswith(EXEMPT):
+            return handler
+        error = self._judge(handler_call_details)
+        return handler if error is None else self._refusal(handler, error)
+
+    def _judge(self, details: grpc.HandlerCallDetails) -> LeptonError | None:
+        try:
+            caller = Hello.from_metadata(details.invocation_metadata or ())
+        except ValueError as error:
+            found: LeptonError | None = WrongSwarm(f"this peer belongs to swarm {self._mine.swarm!r}: {error}")
+        else:
+            found = mismatch(self._mine, caller, "this peer")
+        if found is not None and str(found) not in self._said and len(self._said) < _MAX_NAMED:
+            self._said.add(str(found))
+            _log.warning("refused a call", reason=str(found), method=details.method)
+        return found
+
+    def _refusal(self, handler: Handler, error: LeptonError) -> Handler:
+        async def refuse(_: object, context: Context) -> None:
+            await abort_with(context, error, *self._mine.to_metadata())
+
+        # The replacement must be of the same arity as what it replaces; all our calls take one request.
+        make = (
+            grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+        )
+        return make(refuse, handler.request_deserializer, handler.response_serializer)
