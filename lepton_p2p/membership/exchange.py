@@ -62,8 +62,10 @@ class Exchange:
         """Forget those long dead; try one of the others: if it lives after all, it refutes and tells its side."""
         self._set_reconnect(now)
         self._table.forget(now - self._config.forget_after)
-        dead = [view.peer for view in self._table.dead() if not self._table.live_at(view.peer.address)]
-        for peer in self._rng.sample(dead, min(1, len(dead))):
+        here = self._beliefs.my_fact().peer.address
+        dead = [view.peer for view in self._table.dead()]
+        lost = [peer for peer in dead if peer.address != here and not self._table.live_at(peer.address)]
+        for peer in self._rng.sample(lost, min(1, len(lost))):
             self._offer(peer)
 
     def farewell(self) -> None:

@@ -28,8 +28,11 @@ class Outbox:
         """Send ``body`` to ``to`` with the ``urgent`` rumours first.
 
         If ``to`` is suspected or believed dead it is told so next, that it may refute at once (Lifeguard's
-        buddy system); other rumours fill the packet up to its bound.
+        buddy system); other rumours fill the packet up to its bound.  Nothing is sent to our own address, whoever
+        is said to be there.
         """
+        if to.address == self._me.address:
+            return
         self._effects.append(Send(to.address, Packet(self._me, body, self._piggyback(to.id, body, urgent))))
 
     def send_blind(self, address: str, body: Body) -> None:
