@@ -10,10 +10,8 @@ from types import MappingProxyType
 from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.membership.messages import Status
 
-
-def no_values() -> Mapping[str, float]:
-    """An empty map that nobody can fill."""
-    return MappingProxyType({})
+NO_VALUES: Mapping[str, float] = MappingProxyType({})
+"""An empty map that nobody can fill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +118,7 @@ class StatusReport:
     data_pass: int = 0
     loss: float | None = None
     samples_per_second: float = 0.0
-    metrics: Mapping[str, float] = field(default_factory=no_values)
+    metrics: Mapping[str, float] = field(default_factory=lambda: NO_VALUES)
     rounds_done: int = 0
     rounds_retried: int = 0
     rounds_lost: int = 0
@@ -141,4 +139,4 @@ class SwarmEvent:
     kind: str
     peer: str = ""
     text: str = ""
-    values: Mapping[str, float] = field(default_factory=no_values)
+    values: Mapping[str, float] = field(default_factory=lambda: NO_VALUES)
