@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lepton_p2p.collectives.fetch import Fetcher
 from lepton_p2p.errors import Closed, IntegrityError, JobMismatch
 from lepton_p2p.identity import PeerId, join_address, split_address
 from lepton_p2p.transport.channels import Channels
@@ -151,6 +150,8 @@ def _checked(manifest: Manifest) -> snapshot.Manifest:
 
 async def _fill(assembler: Assembler, link: Link, manifest: Manifest) -> None:
     """Fetch every chunk straight into its place, and check it there."""
+    from lepton_p2p.collectives.fetch import Fetcher  # imports torch, as above
+
     fetcher = Fetcher(link)
     for index in assembler.missing:
         offset, _ = assembler.manifest.span(index)

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from lepton_p2p._version import __version__
+from lepton_p2p.cli.demo import demo
 from lepton_p2p.cli.export import export
+from lepton_p2p.cli.health import health
 from lepton_p2p.cli.options import option
 from lepton_p2p.cli.status import status
 from lepton_p2p.cli.submit import submit
@@ -62,9 +64,9 @@ def peer(
     given = {name: value for name, value in given.items() if value not in ([], ())}
     if ctx.invoked_subcommand is not None:
         if given:
-            flag = next(iter(given)).replace("_", "-")
-            command = ctx.invoked_subcommand
-            raise ConfigError(f"--{flag} is for running a peer: write it after {command}, or leave it out")
+            name, command = next(iter(given)), ctx.invoked_subcommand
+            advice = f"write it after {command}" if name == "swarm" else f"leave it out with {command}"
+            raise ConfigError(f"--{name.replace('_', '-')} is for running a peer: {advice}")
         return
     settings = load_settings(**given)
 
@@ -79,3 +81,5 @@ def peer(
 app.command()(status)
 app.command()(submit)
 app.command()(export)
+app.command()(demo)
+app.command()(health)

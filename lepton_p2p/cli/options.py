@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import typer
@@ -10,12 +11,14 @@ from lepton_p2p.config import PeerSettings
 
 
 def option(name: str, *flags: str, **more: Any) -> Any:
-    """A typer option for the setting ``name``: its flag, and its description as help.
+    """A typer option for the setting ``name``: its flag, and the first and last sentence of its description as help.
 
     The default is always None, "not given": what then holds is for :func:`lepton_p2p.config.load_settings` to say.
     """
-    description = PeerSettings.model_fields[name].description
-    return typer.Option(*(flags or (f"--{name.replace('_', '-')}",)), help=description, show_default=False, **more)
+    whole = PeerSettings.model_fields[name].description or ""
+    what, default = re.split(r"\. ", whole)[0], whole.rpartition("Default: ")[2]
+    help = f"{what}. Default: {default}"
+    return typer.Option(*(flags or (f"--{name.replace('_', '-')}",)), help=help, show_default=False, **more)
 
 
 ADDRESS = typer.Argument(help="HOST:PORT of any peer of the swarm.", show_default=False)

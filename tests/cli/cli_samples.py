@@ -11,7 +11,9 @@ from lepton_p2p.transport.values import MemberStatus, Phase, StatusReport
 
 
 def a_member(number: int, *, in_epoch: bool = True, status: Status = Status.ALIVE) -> MemberStatus:
-    return MemberStatus(PeerInfo(PeerId(f"{number:032x}"), f"127.0.0.1:{7700 + number}"), status, number, in_epoch)
+    return MemberStatus(
+        PeerInfo(PeerId(f"{number:08x}" + 24 * "0"), f"127.0.0.1:{7700 + number}"), status, number, in_epoch
+    )
 
 
 def a_status(number: int = 1, **changes: Any) -> StatusReport:

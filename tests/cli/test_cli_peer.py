@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +15,7 @@ import pytest
 from cli_samples import a_member, a_status
 
 from lepton_p2p.cli.peer import RunningPeer, serve
+from lepton_p2p.cli.stopping import StopSignal
 from lepton_p2p.config import PeerSettings, load_settings
 from lepton_p2p.errors import JobError, PortInUse, StateLost
 from lepton_p2p.identity import PeerId
@@ -86,22 +87,25 @@ def interrupt() -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+async def no_watchdog(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """The thread that ends a process that does not leave in time would end the test run."""
-    from lepton_p2p.cli import peer
-    from lepton_p2p.cli.stopping import StopSignal
+    made: list[StopSignal] = []
 
     def harmless(on_first: Callable[[], None]) -> StopSignal:
-        return StopSignal(on_first, exit=lambda code: None)
+        made.append(StopSignal(on_first, exit=lambda code: None))
+        return made[-1]
 
-    monkeypatch.setattr(peer, "StopSignal", harmless)
+    monkeypatch.setattr("lepton_p2p.cli.peer.StopSignal", harmless)
+    yield
+    for stop in made:
+        stop.disarm()
 
 
 async def test_it_says_where_it_listens_and_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
     peer = ScriptedPeer(nothing)
     await serve(load_settings(exit_when_done=True, swarm="mine"), factory=peer.made)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "peer 00000000 listens on 127.0.0.1:41234, swarm mine"
+    assert lines[0] == "peer 00000001 listens on 127.0.0.1:41234, swarm mine"
     assert lines[-1].startswith("done, epoch 4, members 2, step 118")
     assert peer.notes == ["entered", "runs", "done", "left", "closed"]
 

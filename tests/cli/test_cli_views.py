@@ -21,7 +21,7 @@ def drawn(what: RenderableType) -> str:
 
 def test_json_has_every_field_under_its_stable_name() -> None:
     table = json.loads(json.dumps(status_to_dict(a_status())))
-    assert table["peer"] == f"{1:032x}"
+    assert table["peer"] == "00000001" + 24 * "0"
     assert table["address"] == "127.0.0.1:7701"
     assert (table["phase"], table["epoch"], table["round"], table["step"], table["pass"]) == (
         "training",
@@ -35,7 +35,7 @@ def test_json_has_every_field_under_its_stable_name() -> None:
     assert table["params_digest"] == "00ff00ff00ff00ff"
     assert table["last_recovery_seconds"] is None
     assert table["members"][2] == {
-        "peer": f"{3:032x}",
+        "peer": "00000003" + 24 * "0",
         "address": "127.0.0.1:7703",
         "status": "suspect",
         "incarnation": 3,
@@ -58,7 +58,7 @@ def test_the_digest_is_in_the_line_when_it_is_final() -> None:
 
 def test_the_panel_shows_numbers_and_members_and_marks_the_peer_itself() -> None:
     text = drawn(status_panel(a_status()))
-    assert "peer 00000000 at 127.0.0.1:7701, swarm lepton" in text
+    assert "peer 00000001 at 127.0.0.1:7701, swarm lepton" in text
     assert "119 done, 1 retried, 0 lost" in text
     assert "118 (pass 3)" in text
     assert text.count("(this one)") == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -22,9 +22,10 @@ LINE_SECONDS = 5.0
 class Display:
     """Context manager; ``show`` draws the peers, ``say`` adds a line that stays."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
-        self._began = time.monotonic()
+        self._clock = clock
+        self._began = clock()
         self._due = self._began + LINE_SECONDS
         self._live = Live(console=console, refresh_per_second=8) if console.is_terminal else None
 
@@ -39,14 +40,14 @@ class Display:
 
     def say(self, text: str) -> None:
         """Something happened."""
-        self._console.print(f"{time.monotonic() - self._began:5.1f} s  {text}", highlight=False, markup=False)
+        self._console.print(f"{self._clock() - self._began:5.1f} s  {text}", highlight=False, markup=False)
 
     def show(self, peers: Sequence[Watched]) -> None:
         """This is how the peers are now."""
         if self._live is not None:
             self._live.update(peers_table(peers))
-        elif time.monotonic() >= self._due:
-            self._due = time.monotonic() + LINE_SECONDS
+        elif self._clock() >= self._due:
+            self._due = self._clock() + LINE_SECONDS
             if line := peers_line(peers):
                 self.say(line)
 

@@ -32,10 +32,14 @@ class Watched:
 
 
 class Observer:
-    """Async context manager; asks the peers that it was told of, and shows every look to ``show``."""
+    """Async context manager; asks the peers that it was told of, and shows every look to ``show``.
 
-    def __init__(self, show: Callable[[list[Watched]], None]) -> None:
+    ``interval``: seconds between two looks.
+    """
+
+    def __init__(self, show: Callable[[list[Watched]], None], *, interval: float = LOOK_SECONDS) -> None:
         self._show = show
+        self._interval = interval
         self._stack = AsyncExitStack()
         self.peers: dict[str, Watched] = {}
 
@@ -77,7 +81,7 @@ class Observer:
             return
 
     async def until(
-        self, what: str, holds: Callable[[Statuses], bool], *, timeout: float, interval: float = LOOK_SECONDS
+        self, what: str, holds: Callable[[Statuses], bool], *, timeout: float, interval: float | None = None
     ) -> Statuses:
         """Look until ``holds``; :class:`DemoFailed` naming ``what`` was waited for, after ``timeout`` seconds."""
         try:
@@ -86,6 +90,6 @@ class Observer:
                     statuses = await self.look()
                     if len(statuses) == len(self.alive) and holds(statuses):
                         return statuses
-                    await asyncio.sleep(interval)
+                    await asyncio.sleep(self._interval if interval is None else interval)
         except TimeoutError:
             raise DemoFailed(f"waited {timeout:.0f} s in vain until {what}") from None

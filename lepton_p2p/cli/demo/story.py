@@ -50,7 +50,9 @@ class Story:
     async def tell(self) -> Outcome:
         """Run it all; :class:`DemoFailed` if it comes to a halt.  The peers still run at the end."""
         began = time.monotonic()
-        alone = self._nursery.spawn("alone", "lepton_p2p.cli.demo.alone", [str(self._plan.job_file)])
+        # A synchronous swarm computes what one process with the summed batch does; gossiping peers step alone.
+        summed = self._plan.peers if self._plan.synchronous else 1
+        alone = self._nursery.spawn("alone", "lepton_p2p.cli.demo.alone", [str(self._plan.job_file), str(summed)])
         first = await self._gather()
         await self._train(first)
         recovery = await self._kill(first)
@@ -110,7 +112,8 @@ class Story:
             if any(status.phase is Phase.DONE for status in statuses.values()):
                 raise DemoFailed("the job was done before its middle was seen: give it more passes")
             training = all(status.phase is Phase.TRAINING for status in statuses.values())
-            return training and self._together(statuses) and self._passes(statuses) > KILL_AT * passes
+            passed = max(status.data_pass for status in statuses.values())
+            return training and self._together(statuses) and passed > KILL_AT * passes
 
         await self._observer.until("all peers are in the middle of the job", midway, timeout=self._plan.patience)
 
@@ -118,11 +121,6 @@ class Story:
         if not self._plan.synchronous:
             return True
         return all(members_in_epoch(status) == len(statuses) for status in statuses.values())
-
-    @staticmethod
-    def _passes(statuses: Statuses) -> int:
-        """Passes over the data that are complete."""
-        return max(status.data_pass for status in statuses.values()) - 1
 
     async def _kill(self, first: Watched) -> float:
         """SIGKILL to the first peer; seconds until the others have gone on."""
