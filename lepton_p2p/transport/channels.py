@@ -7,14 +7,15 @@ gives them one connection), and a busy peer would look dead.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import cached_property
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import grpc
 
-from lepton_p2p.errors import Closed, ProtocolMismatch
-from lepton_p2p.identity import PeerId, split_address
+from lepton_p2p.errors import AddressError, Closed, ProtocolMismatch
+from lepton_p2p.identity import PeerId, join_address, split_address
 from lepton_p2p.membership.messages import Packet
 from lepton_p2p.proto.lepton.v1 import (
     jobs_pb2,
@@ -43,6 +44,7 @@ from lepton_p2p.transport.values import (
     StatusReport,
     SwarmEvent,
 )
+from lepton_p2p.transport.wire_common import check_address
 from lepton_p2p.transport.wire_membership import packet_to_wire
 from lepton_p2p.transport.wire_rounds import round_message_to_wire
 from lepton_p2p.transport.wire_state import (
@@ -76,24 +78,52 @@ class _Call(Protocol[Request, ReplyOut]):
 
 
 class _Remote:
-    """The two channels to one address and the stubs on them."""
+    """The two channels to one address and the stubs on them, made when they are first used."""
 
     def __init__(self, address: str) -> None:
-        host, port = split_address(address)
+        try:
+            host, port = split_address(check_address(address))
+        except ValueError as error:
+            raise AddressError(str(error)) from None
         # The scheme is spelt out: without it a host named like one ("unix") would change what is dialled.
-        target = f"dns:///[{host}]:{port}" if ":" in host else f"dns:///{host}:{port}"
-        none = grpc.Compression.NoCompression
-        self.bulk = grpc.aio.insecure_channel(target, options=BULK_OPTIONS, compression=none)
-        self.probe = grpc.aio.insecure_channel(target, options=PROBE_OPTIONS, compression=none)
-        self.membership = membership_pb2_grpc.MembershipStub(self.probe)
-        self.rounds = rounds_pb2_grpc.RoundsStub(self.bulk)
-        self.links = links_pb2_grpc.LinksStub(self.bulk)
-        self.state = state_pb2_grpc.StateStub(self.bulk)
-        self.jobs = jobs_pb2_grpc.JobsStub(self.bulk)
-        self.swarm = swarm_pb2_grpc.SwarmStub(self.bulk)
+        self._target = f"dns:///{join_address(host, port)}"
+        self._open: list[grpc.aio.Channel] = []
+
+    def _channel(self, options: Sequence[tuple[str, Any]]) -> grpc.aio.Channel:
+        channel = grpc.aio.insecure_channel(self._target, options=options, compression=grpc.Compression.NoCompression)
+        self._open.append(channel)
+        return channel
+
+    @cached_property
+    def _bulk(self) -> grpc.aio.Channel:
+        return self._channel(BULK_OPTIONS)
+
+    @cached_property
+    def membership(self) -> membership_pb2_grpc.MembershipAsyncStub:
+        return membership_pb2_grpc.MembershipStub(self._channel(PROBE_OPTIONS))
+
+    @cached_property
+    def rounds(self) -> rounds_pb2_grpc.RoundsAsyncStub:
+        return rounds_pb2_grpc.RoundsStub(self._bulk)
+
+    @cached_property
+    def links(self) -> links_pb2_grpc.LinksAsyncStub:
+        return links_pb2_grpc.LinksStub(self._bulk)
+
+    @cached_property
+    def state(self) -> state_pb2_grpc.StateAsyncStub:
+        return state_pb2_grpc.StateStub(self._bulk)
+
+    @cached_property
+    def jobs(self) -> jobs_pb2_grpc.JobsAsyncStub:
+        return jobs_pb2_grpc.JobsStub(self._bulk)
+
+    @cached_property
+    def swarm(self) -> swarm_pb2_grpc.SwarmAsyncStub:
+        return swarm_pb2_grpc.SwarmStub(self._bulk)
 
     async def close(self) -> None:
-        await asyncio.gather(self.bulk.close(None), self.probe.close(None))
+        await asyncio.gather(*(channel.close(None) for channel in self._open))
 
 
 class Channels:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote
 
-from lepton_p2p.errors import LeptonError, ProtocolMismatch, WrongSwarm
+from lepton_p2p.errors import ConfigError, LeptonError, ProtocolMismatch, WrongSwarm
 from lepton_p2p.transport.wire_common import check_text
 
 PROTOCOL_VERSION: Final = 1
@@ -33,6 +33,13 @@ class Hello:
     swarm: str
     protocol: int = PROTOCOL_VERSION
     oldest: int = MIN_PROTOCOL
+
+    def __post_init__(self) -> None:
+        """:class:`ConfigError` if the swarm id could not be read back by others."""
+        try:
+            check_text(self.swarm, "a swarm's id", MAX_SWARM)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
     def to_metadata(self) -> tuple[tuple[str, str], ...]:
         """As call metadata; the swarm id is percent-encoded, for metadata is ASCII."""

@@ -135,7 +135,7 @@ async def test_a_host_that_does_not_exist() -> None:
         assert "no-such-host.invalid" in line
 
 
-@pytest.mark.parametrize("to", ["nonsense", "host:99999", ":1"])
+@pytest.mark.parametrize("to", ["nonsense", "host:99999", ":1", "host:0", "unix:/tmp/x:1", "a/b:1"])
 async def test_an_address_that_is_none(to: str) -> None:
     async with Channels(swarm="lepton") as channels:
         assert "is not an address" in await failing(channels.status(to), AddressError)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire_strategies import lines
 
-from lepton_p2p.errors import ProtocolMismatch, WrongSwarm
+from lepton_p2p.errors import ConfigError, ProtocolMismatch, WrongSwarm
 from lepton_p2p.transport.metadata import MIN_PROTOCOL, PROTOCOL_VERSION, Hello, mismatch
 
 versions = st.integers(0, 5)
@@ -47,6 +47,12 @@ def test_two_sides_work_together_if_their_versions_overlap_and_the_swarm_is_one(
 
 def test_a_caller_that_does_not_know_of_oldest_speaks_one_version() -> None:
     assert Hello.from_metadata((("lepton-swarm", "s"), ("lepton-protocol", "3"))) == Hello("s", 3, 3)
+
+
+@pytest.mark.parametrize("swarm", ["x" * 257, "a\nb"])
+def test_a_swarm_id_that_others_could_not_read_is_not_taken(swarm: str) -> None:
+    with pytest.raises(ConfigError, match="swarm's id"):
+        Hello(swarm)
 
 
 GOOD = dict(Hello("s").to_metadata())
