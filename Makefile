@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-swarm lint format types protos bench clean
+.PHONY: help install demo test test-swarm lint format types protos docs bench clean
 
 help:  ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[.a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ types: $(STAMP)  ## Check types (strict)
 
 protos: $(STAMP)  ## Generate the gRPC stubs again
 	$(BIN)/python scripts/gen_protos.py
+
+docs: $(STAMP)  ## Write docs/options.md and README's exit codes again, from the code
+	$(BIN)/python scripts/options.py --write
+	$(BIN)/python scripts/exit_codes.py --write
 
 bench: $(STAMP)  ## Measure all-reduce against gloo on this machine
 	$(BIN)/python benchmarks/all_reduce.py --against gloo $(ARGS)

@@ -111,7 +111,7 @@ class TestValues:
 
     def test_settings_do_not_change(self) -> None:
         with pytest.raises(ValueError, match="frozen"):
-            load_settings().swarm = "other"  # type: ignore[misc]
+            load_settings().swarm = "other"
 
     def test_every_option_is_documented_with_its_default(self) -> None:
         for name, field in PeerSettings.model_fields.items():

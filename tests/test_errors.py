@@ -61,4 +61,4 @@ def test_a_wait_that_times_out_is_also_the_builtin_timeout() -> None:
 def test_readme_has_the_table_of_exit_codes() -> None:
     found = re.search(r"<!-- exit codes -->\n(.*?)\n<!-- /exit codes -->", README.read_text(), re.DOTALL)
     assert found is not None, "README.md has lost its table of exit codes"
-    assert found[1] == exit_codes.table(), "run: python scripts/exit_codes.py --write"
+    assert found[1] == exit_codes.table(), "run: make docs"
