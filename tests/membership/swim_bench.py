@@ -60,6 +60,11 @@ class Bench:
         self.now = max(self.now, self.armed.pop(key))
         return self._note(self.machine.timer(self.now, key))
 
+    def gossip_out(self) -> None:
+        """Until there is nothing left to tell."""
+        while "gossip" in self.armed:
+            self.fire("gossip")
+
     def refused(self, to: str, packet: Packet) -> list[Effect]:
         return self._note(self.machine.send_failed(self.now, to, packet))
 

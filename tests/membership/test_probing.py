@@ -100,14 +100,16 @@ def test_a_refusal_is_a_hint_and_no_verdict() -> None:
     assert bench.status(1) is Status.ALIVE
 
 
-def test_a_suspect_hears_of_it_with_the_next_ping() -> None:
+def test_a_suspect_hears_of_it_with_every_ping_though_the_news_is_old() -> None:
     bench = Bench(2)
     bench.accuse(1)
+    bench.gossip_out()
+    told = {}
     for _ in range(2):
         _, packet, sequence, target = probe(bench)
         bench.hear(target, Ack(sequence))
-        if target == 1:
-            assert packet.rumours[0] == fact(1, Status.SUSPECT, origin=0)
+        told[target] = packet.rumours
+    assert told == {1: (fact(1, Status.SUSPECT, origin=0),), 2: ()}
 
 
 class TestHealth:
