@@ -1,0 +1,84 @@
+"""Fetching a decided round's result from a member that holds it, checked against the agreed digest."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+import torch
+
+from lepton_p2p.collectives.attempt import result_digest
+from lepton_p2p.collectives.fetch import Fetcher
+from lepton_p2p.collectives.pending import Kept, Pending, layout_for
+from lepton_p2p.collectives.ring_link import Connect
+from lepton_p2p.errors import IntegrityError, LeptonError
+from lepton_p2p.identity import PeerInfo, short
+from lepton_p2p.transport.links.link import Purpose
+from lepton_p2p.transport.values import ResultInfo
+
+RESULT = "result"
+"""The kind under which results are served over FETCH links, by round."""
+
+Describe = Callable[[PeerInfo, int], Awaitable[ResultInfo]]
+"""Asks a holder (gRPC ``State.Result``) what it keeps of a round."""
+
+_log = structlog.get_logger(__name__)
+
+
+async def fetch_result(
+    round: int,
+    digest: int,
+    holders: Sequence[PeerInfo],
+    pending: Pending,
+    *,
+    describe: Describe,
+    connect: Connect,
+    take: Callable[[int], torch.Tensor],
+) -> Kept | None:
+    """Ask ``holders`` in turn for the result of ``round``; None if none of them could give it.
+
+    ``take(nbytes)`` gives the buffer.  What does not match ``digest`` is refused, said once, and the next holder
+    is asked.
+    """
+    for holder in holders:
+        try:
+            info = await describe(holder, round)
+            return await _fetch(info, digest, holder, pending, connect, take)
+        except (LeptonError, ValueError) as error:
+            _log.warning(
+                "could not fetch a round's result, asking the next holder", peer=short(holder.id), why=str(error)
+            )
+    return None
+
+
+async def _fetch(
+    info: ResultInfo,
+    digest: int,
+    holder: PeerInfo,
+    pending: Pending,
+    connect: Connect,
+    take: Callable[[int], torch.Tensor],
+) -> Kept:
+    layout = layout_for(pending.packed, pending.root, info.members)
+    if info.digest != digest or info.nbytes != layout.total or len(info.records) != len(info.members):
+        raise IntegrityError(f"{short(holder.id)} describes another result than the members agreed on")
+    buffer = take(layout.total)
+    link = await connect(holder, Purpose.FETCH)
+    try:
+        await Fetcher(link).fetch_range(RESULT, info.round, 0, buffer.numpy().data)
+    finally:
+        link.close()
+    if (result_digest(buffer, layout) or 1) != digest:
+        raise IntegrityError(f"the result fetched from {short(holder.id)} does not have the agreed digest")
+    pending.spent.bytes_received += layout.total
+    return Kept(
+        info.round,
+        info.epoch_number,
+        info.epoch_tag,
+        info.members,
+        info.records,
+        digest,
+        info.attempts,
+        layout,
+        buffer,
+    )

@@ -1,0 +1,401 @@
+"""Atomic rounds on asyncio: drives the agreement, runs attempts, keeps inputs and results, recovers what was missed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+import torch
+
+from lepton_p2p.collectives.attempt import Attempt, Broken, Outcome
+from lepton_p2p.collectives.buffers import BufferPool
+from lepton_p2p.collectives.fetch import FetchServer
+from lepton_p2p.collectives.operations import Op
+from lepton_p2p.collectives.packing import Packed
+from lepton_p2p.collectives.pending import (
+    Finished,
+    Kept,
+    Pending,
+    contributors,
+    layout_for,
+    root_rank,
+    round_result,
+)
+from lepton_p2p.collectives.recovery import RESULT, Describe, fetch_result
+from lepton_p2p.collectives.ring_link import Connect, RingLink
+from lepton_p2p.driver import MachineDriver
+from lepton_p2p.errors import Closed, Dropped, RoundRejected, SchemaMismatch
+from lepton_p2p.identity import PeerId, short
+from lepton_p2p.rounds import effects as fx
+from lepton_p2p.rounds.agreement import Agreement, Event
+from lepton_p2p.rounds.epoch import Epoch
+from lepton_p2p.rounds.messages import RoundMessage
+from lepton_p2p.rounds.patience import Patience, PatienceConfig
+from lepton_p2p.rounds.records import Flag, Record
+from lepton_p2p.rounds.result import Lost
+from lepton_p2p.tasks import OwnedTasks
+from lepton_p2p.transport.links.arrivals import Arrivals
+from lepton_p2p.transport.links.link import Link
+
+_log = structlog.get_logger(__name__)
+_DIFFER = "tensors or operation differ"
+
+
+@dataclass(slots=True)
+class RoundCounters:
+    """Since the peer started: rounds decided with a result, attempts that broke, rounds decided without one."""
+
+    done: int = 0
+    retried: int = 0
+    lost: int = 0
+    last_recovery_seconds: float | None = None
+    broke_at: float | None = None
+
+
+class Rounds:
+    """One peer's rounds.  All methods belong to the event loop; at most one round is pending at a time.
+
+    send: delivers agreement messages (see ``MachineDriver``).  connect, describe: open links to, and ask, other
+    peers.  accuse: tells membership who broke a round.  on_event: hears what the agreement emits.
+    """
+
+    def __init__(
+        self,
+        machine: Agreement,
+        *,
+        driver: Callable[..., MachineDriver[Agreement, RoundMessage]],
+        connect: Connect,
+        describe: Describe,
+        arrivals: Arrivals,
+        server: FetchServer,
+        patience: PatienceConfig,
+        accuse: Callable[[PeerId, str], None],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.pool = BufferPool()
+        self.counters = RoundCounters()
+        self.on_hop: Callable[[int, int], None] | None = None
+        """Called with (round, hop) when the first chunk of a hop arrives; for metrics and fault injection."""
+        self._machine = machine
+        self._me = machine.me.id
+        self._connect, self._describe = connect, describe
+        self._arrivals, self._server = arrivals, server
+        self._patience = patience
+        self._paces: dict[PeerId, Patience] = {}
+        self._accuse, self._on_event = accuse, on_event
+        self._loop = asyncio.get_running_loop()
+        self._tasks = OwnedTasks()
+        self._ring = RingLink(self._me, connect, self._link_lost, self._tasks)
+        self._pending: Pending | None = None
+        self._attempt: Attempt | None = None
+        self._buffers: tuple[torch.Tensor, Link | None] | None = None
+        self._recovery: asyncio.Task[None] | None = None
+        self._kept: Kept | None = None
+        self._lost: list[Lost] = []
+        self._changed = asyncio.Event()
+        self._closed: str | None = None
+        self._driver: MachineDriver[Agreement, RoundMessage] = driver(
+            machine,
+            on_event=self._event,
+            handlers={fx.Halt: self._halt, fx.Run: self._run, fx.Recover: self._recover, fx.Accuse: self._accused},
+        )
+
+    # -- what the peer calls -----------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> Epoch | None:
+        """The epoch that this peer is in now."""
+        return self._machine.epoch
+
+    @property
+    def completed(self) -> int:
+        """The last decided round."""
+        return self._machine.progress.completed
+
+    def feed(self, call: Callable[[float], Sequence[object]]) -> None:
+        """Give the agreement an input: ``call(now)`` invokes one of its methods and returns the effects."""
+        if self._closed is None:
+            self._driver.feed(call)
+
+    def receive(self, message: RoundMessage) -> None:
+        """A message of another peer's agreement."""
+        self.feed(lambda now: self._machine.receive(now, message))
+
+    async def run(
+        self, packed: Packed, *, weight: float = 1.0, note: bytes = b"", state: int = 0, root: PeerId | None = None
+    ) -> Finished:
+        """Run one round with ``packed`` and wait until it is decided; the bytes stay valid until the next one is.
+
+        Raises :class:`Dropped`, :class:`SchemaMismatch`, :class:`RoundRejected`, :class:`Closed`.  Cancelling it
+        takes the input back: this peer drops out of the epoch and enters again, the others go on.
+        """
+        if self._closed is not None:
+            raise Closed(self._closed)
+        if self._pending is not None:
+            raise RuntimeError("a round is pending already: await one collective before starting the next")
+        future: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+        self._pending = Pending(packed, root, weight if packed.finite else 0.0, note, state, future)
+        self.feed(lambda now: self._machine.start_round(now, packed.schema, state))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._pending is not None and self._pending.future is future:
+                self._pending = None
+                self.feed(lambda now: self._machine.withdraw(now, "its caller cancelled the round"))
+            raise
+
+    async def wait_for_epoch(self, condition: Callable[[Epoch], bool]) -> Epoch:
+        """Wait until this peer is in an epoch for which ``condition`` holds."""
+        while True:
+            if self._closed is not None:
+                raise Closed(self._closed)
+            if self.epoch is not None and condition(self.epoch):
+                return self.epoch
+            self._changed.clear()
+            await self._changed.wait()
+
+    def kept(self, round: int) -> Kept | None:
+        """The result of ``round`` if it is kept for others."""
+        return self._kept if self._kept is not None and self._kept.round == round else None
+
+    async def leave(self, reason: str) -> None:
+        """Tell the members that this peer goes, and wait until they know; a pending round fails with Closed."""
+        self.feed(lambda now: self._machine.leave(now, reason))
+        self._fail(Closed(reason))
+        await self._driver.flush()
+
+    async def aclose(self, reason: str = "the peer is closed") -> None:
+        """Stop; a pending round fails with :class:`Closed`."""
+        if self._closed is not None:
+            return
+        self._closed = reason
+        self._stop_attempt()
+        self._fail(Closed(reason))
+        self._changed.set()
+        self._ring.drop(reason)
+        await self._tasks.aclose()
+        await self._driver.aclose()
+
+    # -- what the agreement asks -------------------------------------------------------------------
+
+    def _halt(self, effect: fx.Halt) -> None:
+        self._stop_attempt()
+
+    def _stop_attempt(self) -> None:
+        self._ring.cancel()
+        if self._attempt is not None:
+            self._attempt.halt()
+            self._attempt = None
+            assert self._buffers is not None
+            self._give_back(*self._buffers)
+            self._buffers = None
+        if self._recovery is not None:
+            self._recovery.cancel()
+            self._recovery = None
+
+    def _run(self, run: fx.Run) -> None:
+        pending = self._pending
+        assert pending is not None, "the agreement runs a round that nobody handed in"
+        pending.attempts = run.attempt
+        if run.attempt > 1:
+            self.counters.retried += 1
+        self._ring.when_ready(lambda right: self._start(run, pending, right))
+
+    def _start(self, run: fx.Run, pending: Pending, right: Link | None) -> None:
+        epoch, packed = run.epoch, pending.packed
+        rank = epoch.ids.index(self._me)
+        layout = layout_for(packed, pending.root, epoch.ids)
+        root = root_rank(packed, pending.root, epoch.ids)
+        work = self.pool.take(layout.total)
+        left = epoch.left_of(self._me)
+        record = self._record(pending)
+        self._buffers = (work, right)
+        self._attempt = Attempt(
+            epoch=epoch,
+            round=run.round,
+            me=self._me,
+            layout=layout,
+            reduce_hops=packed.reduce_hops(len(epoch.ids)),
+            op=packed.op,
+            source=packed.source(rank, root=root),
+            work=work,
+            record=record.encode(),
+            inspect=lambda records: self._inspect(record, epoch, packed.op, records),
+            right=right,
+            arrivals=self._arrivals,
+            patience=self._paces.setdefault(left, Patience(self._patience)),
+            on_done=lambda outcome: self._done(run, pending, outcome),
+            on_broken=lambda broken: self._broken(epoch, broken),
+            on_hop=lambda hop: self._hop(run.round, hop),
+        )
+        self._attempt.start()
+
+    def _record(self, pending: Pending) -> Record:
+        return Record(
+            peer=self._me,
+            weight=pending.weight,
+            schema=pending.packed.schema,
+            previous=self._machine.progress.digest,
+            state=pending.state,
+            flags=Flag.NONE if pending.packed.finite else Flag.NON_FINITE,
+            note=pending.note,
+        )
+
+    def _inspect(self, mine: Record, epoch: Epoch, op: Op, encoded: Sequence[bytes]) -> float | None:
+        """Check what the others say of themselves; ``ValueError`` breaks the attempt, the agreement then decides."""
+        records = [Record.decode(record) for record in encoded]
+        for record in records:
+            if record.peer not in epoch.ids:
+                raise ValueError(f"a record of {short(record.peer)}, who is not a member")
+            if record.schema != mine.schema:
+                raise ValueError(f"{_DIFFER}: {short(record.peer)} brought others than {short(mine.peer)}")
+            for what, theirs, ours in (
+                ("the last result", record.previous, mine.previous),
+                ("the state before the round", record.state, mine.state),
+            ):
+                if theirs and ours and theirs != ours:
+                    raise ValueError(f"{short(record.peer)} and {short(mine.peer)} differ in {what}")
+        if op is not Op.MEAN or len(records) < len(epoch.ids):
+            return None
+        return sum(record.weight for record in records) or None
+
+    def _hop(self, round: int, hop: int) -> None:
+        if self.on_hop is not None:
+            self.on_hop(round, hop)
+
+    def _done(self, run: fx.Run, pending: Pending, outcome: Outcome) -> None:
+        assert self._buffers is not None
+        work, right = self._buffers
+        self._attempt = self._buffers = None
+        spent = pending.spent
+        spent.bytes_sent += outcome.bytes_sent
+        spent.bytes_received += outcome.bytes_received
+        spent.seconds_wait += outcome.seconds_wait
+        spent.seconds_wire += outcome.seconds_wire
+        spent.seconds_compute += outcome.seconds_compute
+        layout = layout_for(pending.packed, pending.root, run.epoch.ids)
+        # 0 means "none" in reports and records.
+        digest = outcome.digest or 1
+        kept = Kept(
+            run.round,
+            run.epoch.number,
+            run.epoch.tag,
+            run.epoch.ids,
+            outcome.records,
+            digest,
+            pending.attempts,
+            layout,
+            work,
+        )
+        count = self._keep(kept, pending, right)
+        self.feed(lambda now: self._machine.completed(now, run.epoch.tag, digest, count))
+        self._resolve(kept, pending, run.epoch, recovered=False)
+
+    def _keep(self, kept: Kept, pending: Pending, right: Link | None) -> int:
+        """Keep the result for members that miss it; by now everyone has the one before."""
+        if self._kept is not None:
+            self._server.withdraw(RESULT, self._kept.round)
+            self._give_back(self._kept.buffer, right)
+        pending.packed.release()
+        self._kept = kept
+        view = kept.buffer.numpy().data
+        self._server.provide(RESULT, kept.round, lambda offset, length: view[offset : offset + length])
+        return len(contributors([Record.decode(record) for record in kept.records], pending.packed.op))
+
+    def _give_back(self, buffer: torch.Tensor, link: Link | None) -> None:
+        """Reuse ``buffer`` once ``link`` has sent everything that it may still refer to."""
+        if link is None or not link.buffered:
+            self.pool.give(buffer)
+        else:
+            self._tasks.spawn(self._give_back_later(buffer, link), "wait for a link to drain")
+
+    async def _give_back_later(self, buffer: torch.Tensor, link: Link) -> None:
+        await link.drained()
+        self.pool.give(buffer)
+
+    def _resolve(self, kept: Kept, pending: Pending, epoch: Epoch, *, recovered: bool) -> None:
+        self._pending = None
+        lost, self._lost = self._lost, []
+        result = round_result(kept, pending, epoch, lost, recovered=recovered)
+        counters = self.counters
+        counters.done += 1
+        if counters.broke_at is not None:
+            counters.last_recovery_seconds = self._loop.time() - counters.broke_at
+            counters.broke_at = None
+        if not pending.future.done():
+            pending.future.set_result(Finished(kept, result))
+
+    def _broken(self, epoch: Epoch, broken: Broken) -> None:
+        _log.warning(
+            "a round broke; the survivors agree on how it goes on",
+            why=broken.reason,
+            suspect=short(broken.suspect) if broken.suspect else None,
+            epoch=epoch.number,
+        )
+        if self.counters.broke_at is None:
+            self.counters.broke_at = self._loop.time()
+        self.feed(lambda now: self._machine.broken(now, epoch.tag, broken.reason, broken.suspect))
+
+    def _link_lost(self, tag: int, peer: PeerId, reason: str) -> None:
+        if self._attempt is None:
+            # With an attempt running, the attempt itself reports it.
+            self.feed(lambda now: self._machine.broken(now, tag, f"{short(peer)}: {reason}", peer))
+
+    def _recover(self, effect: fx.Recover) -> None:
+        self._recovery = self._tasks.spawn(self._fetch(effect), f"recover the result of round {effect.round}")
+
+    async def _fetch(self, effect: fx.Recover) -> None:
+        pending = self._pending
+        assert pending is not None, "a member that is behind has handed in its input"
+        # Start with a different holder on every member, so that one is not stampeded.
+        turn = effect.epoch.ids.index(self._me) % max(1, len(effect.holders))
+        kept = await fetch_result(
+            effect.round,
+            effect.digest,
+            effect.holders[turn:] + effect.holders[:turn],
+            pending,
+            describe=self._describe,
+            connect=self._connect,
+            take=self.pool.take,
+        )
+        self._recovery = None
+        if kept is None:
+            reason = f"no holder could give the result of round {effect.round}"
+            self.feed(lambda now: self._machine.broken(now, effect.epoch.tag, reason, None))
+            return
+        count = self._keep(kept, pending, None)
+        self.feed(lambda now: self._machine.recovered(now, effect.round, effect.digest, count))
+        self._resolve(kept, pending, effect.epoch, recovered=True)
+
+    def _accused(self, effect: fx.Accuse) -> None:
+        self._accuse(effect.peer, effect.reason)
+
+    # -- what the agreement tells ------------------------------------------------------------------
+
+    def _event(self, event: Event) -> None:
+        match event:
+            case fx.Installed(epoch=epoch, decision=decision):
+                self._lost += [Lost(peer, reason) for peer, reason in decision.lost]
+                self._arrivals.advance(epoch.number, epoch.tag)
+                self._arrivals.keep_only(epoch.ids)
+                self._ring.move(epoch)
+                self._paces = {peer: pace for peer, pace in self._paces.items() if peer in epoch.ids}
+                self._changed.set()
+            case fx.DroppedOut(reason=reason):
+                self._ring.drop(reason)
+                self._lost.clear()
+                self._fail(Dropped(f"the swarm went on without this peer, which rejoins: {reason}"))
+            case fx.Rejected(round=number, reason=reason):
+                self.counters.lost += 1
+                text = f"round {number} has no result: {reason}"
+                self._fail(SchemaMismatch(text) if reason.startswith(_DIFFER) else RoundRejected(text))
+        self._on_event(event)
+
+    def _fail(self, error: Exception) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.packed.release()
+            if not pending.future.done():
+                pending.future.set_exception(error)

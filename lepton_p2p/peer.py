@@ -1,0 +1,284 @@
+"""A peer as programs use it: ``async with Peer(...) as peer``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from lepton_p2p.collectives.operations import Op
+from lepton_p2p.collectives.packing import Packed
+from lepton_p2p.collectives.pending import Finished
+from lepton_p2p.errors import Closed, ConfigError, RoundRejected, WaitTimeout
+from lepton_p2p.identity import PeerId, short
+from lepton_p2p.jobs import Job
+from lepton_p2p.membership import SwimConfig
+from lepton_p2p.membership.messages import Status
+from lepton_p2p.rounds.config import AgreementConfig
+from lepton_p2p.rounds.patience import PatienceConfig
+from lepton_p2p.rounds.result import RoundResult
+from lepton_p2p.runtime.job_host import JobHost
+from lepton_p2p.runtime.node import Node
+from lepton_p2p.runtime.options import NodeOptions, Preset, preset_configs
+from lepton_p2p.runtime.services import member_statuses, services, status_report
+from lepton_p2p.transport.handlers import Handlers
+from lepton_p2p.transport.values import MemberStatus, StatusReport, SwarmEvent
+
+T = TypeVar("T")
+ReduceOp = Literal["mean", "sum", "max", "min"]
+_INLINE_BYTES = 1 << 20
+"""Up to this size copying takes less than a millisecond and is done on the loop, above it in a thread."""
+_LEAVE_SECONDS = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What :meth:`Peer.all_gather` returns: every member's tensors, in ring order, and the round's result."""
+
+    tensors: MappingProxyType[PeerId, tuple[Tensor, ...]]
+    result: RoundResult
+
+
+class Peer:
+    """One member of a swarm.
+
+    listen: ``host:port`` to be reached at (port 0: any free one).  join: addresses of peers of the swarm, tried
+    for ever; without any, this peer starts a swarm.  preset: ``local``, ``lan`` or ``wan``, the timings of
+    failure detection (swim, patience, agreement override parts of it).  swarm: id that all peers must name.
+    insecure: allow a non-loopback address without credentials.  advertise: the address that others should call,
+    if it is not ``listen``.  state_dir: where the last known members are kept, to find the swarm again.
+
+    ``trains=False`` (default): the peer takes part in the collectives that the program calls.  ``trains=True``: it
+    trains a job with :meth:`run_job`; ``job`` (``job_file``: its Python file) says which, otherwise the swarm does.
+    """
+
+    def __init__(
+        self,
+        *,
+        listen: str = "127.0.0.1:0",
+        join: Sequence[str] = (),
+        preset: Preset = "lan",
+        swarm: str = "lepton",
+        insecure: bool = False,
+        advertise: str | None = None,
+        state_dir: str | Path | None = None,
+        trains: bool = False,
+        job: Job | None = None,
+        job_file: str | Path | None = None,
+        swim: SwimConfig | None = None,
+        patience: PatienceConfig | None = None,
+        agreement: AgreementConfig | None = None,
+    ) -> None:
+        if isinstance(join, str):
+            raise ConfigError(f"join takes a list of addresses: write join=[{join!r}]")
+        try:
+            defaults = preset_configs(preset)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        self._options = NodeOptions(
+            listen=listen,
+            join=tuple(join),
+            swarm=swarm,
+            insecure=insecure,
+            advertise=advertise,
+            state_dir=None if state_dir is None else Path(state_dir),
+            swim=swim or defaults[0],
+            patience=patience or defaults[1],
+            agreement=agreement or defaults[2],
+        )
+        self._trains = trains or job is not None
+        self._job = job
+        self._job_file = None if job_file is None else Path(job_file)
+        self._node: Node | None = None
+        self._host: JobHost | None = None
+        self._closed = False
+        self._started = time.monotonic()
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Listen and meet the swarm; see ``Node.start`` for what is raised."""
+        if self._node is not None:
+            raise Closed("a peer is started once: make a new one")
+        node = Node(self._options)
+        self._started = time.monotonic()
+        await node.start(self._services)
+        self._node = node
+        if not self._trains:
+            node.enter(job="", found=not self._options.join)
+        return self
+
+    def _services(self, node: Node) -> Handlers:
+        self._host = JobHost(node, job=self._job, file=self._job_file)
+        return services(node, self._host)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Announce the leave, hand back the round, stop; the peer is closed afterwards.  May be called twice."""
+        node, host = self._node, self._host
+        if node is None or host is None or self._closed:
+            return
+        self._closed = True
+        try:
+            await host.stop()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LEAVE_SECONDS):
+                    await node.leave("it leaves")
+        finally:
+            await host.aclose()
+            await node.aclose()
+
+    @property
+    def _running(self) -> Node:
+        if self._node is None or self._closed:
+            raise Closed("the peer is not running: use it inside of `async with Peer(...)`")
+        return self._node
+
+    # -- who ---------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> PeerId:
+        """This peer's id: 32 hex digits, new with every start."""
+        return self._running.me.id
+
+    @property
+    def address(self) -> str:
+        """``host:port``: what another peer passes to ``join``."""
+        return self._running.me.address
+
+    def members(self) -> tuple[MemberStatus, ...]:
+        """The live members of the swarm as this peer sees them, itself included; ``in_epoch`` tells who takes part."""
+        return tuple(m for m in member_statuses(self._running) if m.status in (Status.ALIVE, Status.SUSPECT))
+
+    async def wait_for_members(self, count: int, timeout: float | None = None) -> tuple[MemberStatus, ...]:
+        """Wait until ``count`` peers (this one included) take part in rounds; :class:`WaitTimeout` if they do not."""
+        node = self._running
+        try:
+            async with asyncio.timeout(timeout):
+                await self._unless_failed(node.rounds.wait_for_epoch(lambda epoch: len(epoch.members) >= count))
+        except TimeoutError:
+            epoch = node.rounds.epoch
+            there = len(epoch.members) if epoch is not None else 0
+            raise WaitTimeout(f"{there} of {count} members are there after {timeout:g} s") from None
+        return self.members()
+
+    async def status(self) -> StatusReport:
+        """What this peer knows and does now."""
+        node, host = self._running, self._host
+        assert host is not None
+        return status_report(node, host, time.monotonic() - self._started)
+
+    def events(self) -> AsyncIterator[SwarmEvent]:
+        """What happens from now on, until the peer is closed."""
+        return self._running.events.subscribe()
+
+    # -- collectives -------------------------------------------------------------------------------
+
+    async def all_reduce(
+        self, tensors: Tensor | Sequence[Tensor], *, op: ReduceOp = "mean", weight: float = 1.0
+    ) -> RoundResult:
+        """Reduce ``tensors`` over all members, in place; all survivors end with the same bytes, or nobody changes.
+
+        The same shapes and dtypes on all members (:class:`SchemaMismatch` otherwise).  mean: ``sum(weight * x) /
+        sum(weight)`` of float tensors; sum, max, min also of integers.  float16 and bfloat16 are accumulated in
+        float32.  A member whose tensors hold NaN or Inf counts with weight 0, is named in ``RoundResult.refused``,
+        and gets the same result; if that is everyone, the result of a mean is 0.
+
+        The tensors must not be changed until this returns.  Raises :class:`Dropped`, :class:`RoundRejected`,
+        :class:`Closed`; ``TypeError`` for dtypes that the operation cannot take.  Cancelling changes nothing here; the
+        others go on without this peer, which enters again.
+        """
+        if op not in ("mean", "sum", "max", "min"):
+            raise ValueError(f"op is mean, sum, max or min, not {op!r}")
+        tensors = _listed(tensors)
+        packed = await self._pack(tensors, Op(op), weight)
+        finished = await self._round(packed, weight=weight)
+        await _maybe_in_thread(tensors, lambda: packed.unpack(finished.kept.buffer, tensors))
+        return finished.result
+
+    async def broadcast(self, tensors: Tensor | Sequence[Tensor], *, root: PeerId) -> RoundResult:
+        """Copy the tensors of ``root`` into those of all members, bit by bit.
+
+        If ``root`` is lost before anybody has its bytes, :class:`RoundRejected` on all of them.
+        """
+        tensors = _listed(tensors)
+        packed = await self._pack(tensors, Op.COPY, 1.0)
+        finished = await self._round(packed, root=root)
+        if root not in finished.result.members:
+            raise RoundRejected(f"{short(root)}, the root of the broadcast, is not a member (any more)")
+        await _maybe_in_thread(tensors, lambda: packed.unpack(finished.kept.buffer, tensors))
+        return finished.result
+
+    async def all_gather(self, tensors: Tensor | Sequence[Tensor]) -> Gathered:
+        """Every member's tensors (same shapes and dtypes on all), by member; new tensors on the CPU."""
+        tensors = _listed(tensors)
+        packed = await self._pack(tensors, Op.GATHER, 1.0)
+        finished = await self._round(packed)
+        rows: dict[PeerId, tuple[Tensor, ...]] = {}
+        for rank, member in enumerate(finished.kept.members):
+            row = tuple(torch.empty_like(tensor, device="cpu") for tensor in tensors)
+            packed.unpack(finished.kept.buffer, row, slot=rank)
+            rows[member] = row
+        return Gathered(MappingProxyType(rows), finished.result)
+
+    async def barrier(self) -> RoundResult:
+        """Wait until all members are here."""
+        packed = await self._pack([], Op.SUM, 1.0)
+        return (await self._round(packed)).result
+
+    async def _pack(self, tensors: Sequence[Tensor], op: Op, weight: float) -> Packed:
+        pool = self._running.rounds.pool
+        return await _maybe_in_thread(tensors, lambda: Packed.pack(tensors, op, weight=weight, pool=pool))
+
+    async def _round(self, packed: Packed, *, weight: float = 1.0, root: PeerId | None = None) -> Finished:
+        return await self._unless_failed(self._running.rounds.run(packed, weight=weight, root=root))
+
+    # -- training ----------------------------------------------------------------------------------
+
+    async def run_job(self) -> None:
+        """Train what the swarm trains until the schedule is complete; the peer serves its state after that.
+
+        Waits for a job if neither this peer nor the swarm has one.  Needs ``trains=True``.
+        """
+        self._running  # noqa: B018 - raises if the peer is not running
+        if not self._trains:
+            raise ConfigError("this peer was made for collectives: use Peer(trains=True) to run jobs")
+        assert self._host is not None
+        await self._host.run()
+
+    async def _unless_failed(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``; if the peer turns out to be useless meanwhile, the reason is raised instead."""
+        failed = self._running.failed
+        assert failed is not None
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((task, failed), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                failed.result()
+            return await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+
+
+def _listed(tensors: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    return (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+
+
+async def _maybe_in_thread(tensors: Sequence[Tensor], work: Callable[[], T]) -> T:
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors) <= _INLINE_BYTES:
+        return work()
+    return await asyncio.to_thread(work)

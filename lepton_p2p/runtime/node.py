@@ -1,0 +1,252 @@
+"""A peer without a job: membership, rounds, links and the gRPC server, started and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from lepton_p2p.collectives.fetch import FetchServer
+from lepton_p2p.collectives.rounds import Rounds
+from lepton_p2p.driver import MachineDriver
+from lepton_p2p.errors import AddressError, JobMismatch, LeptonError, ProtocolMismatch, WrongSwarm
+from lepton_p2p.identity import PeerId, PeerInfo, short, split_address
+from lepton_p2p.membership import Died, Joined, Left, SeedAnswered, SeedSilent, Suspected, Swim, Trusted
+from lepton_p2p.membership.events import SwimEvent
+from lepton_p2p.membership.messages import Packet
+from lepton_p2p.rounds import effects as fx
+from lepton_p2p.rounds.agreement import Agreement
+from lepton_p2p.rounds.agreement import Event as RoundEvent
+from lepton_p2p.rounds.messages import RoundMessage
+from lepton_p2p.runtime.address_book import AddressBook
+from lepton_p2p.runtime.events import EventHub
+from lepton_p2p.runtime.options import NodeOptions
+from lepton_p2p.tasks import OwnedTasks
+from lepton_p2p.transport.addresses import check_exposure, resolve_advertised
+from lepton_p2p.transport.channels import Channels
+from lepton_p2p.transport.handlers import Handlers
+from lepton_p2p.transport.links.arrivals import Arrivals
+from lepton_p2p.transport.links.hub import LinkHub
+from lepton_p2p.transport.links.link import Link, Purpose
+from lepton_p2p.transport.server import ControlServer
+from lepton_p2p.transport.values import ResultInfo
+
+_log = structlog.get_logger(__name__)
+
+
+class Node:
+    """``start(handlers)`` takes what the services offer; everything runs on the loop that called it."""
+
+    def __init__(self, options: NodeOptions) -> None:
+        self.options = options
+        self.events = EventHub()
+        self.tasks = OwnedTasks(self._crashed)
+        self.fetch_server = FetchServer()
+        self.arrivals = Arrivals()
+        self.failed: asyncio.Future[None] | None = None
+        self.on_gone: list[Callable[[PeerId], None]] = []
+        self.on_declared_dead: list[Callable[[], None]] = []
+        self._book = AddressBook(options.state_dir)
+        self._stack = contextlib.AsyncExitStack()
+        self._closed = False
+
+    async def start(self, handlers: Callable[[Node], Handlers]) -> None:
+        """Bind, listen, and meet the swarm.
+
+        Raises :class:`InsecureRefused`, :class:`PortInUse`, :class:`AddressError`; and :class:`WrongSwarm`,
+        :class:`ProtocolMismatch` or :class:`AddressError` if that is what a seed answers to the first call.  Seeds
+        that do not answer are no error: they are tried for ever.
+        """
+        options = self.options
+        host, _ = split_address(options.listen)
+        check_exposure(host, options.insecure)
+        for seed in options.join:
+            split_address(seed)
+        self.failed = asyncio.get_running_loop().create_future()
+        self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
+        try:
+            await self._start(host, handlers)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _start(self, host: str, handlers: Callable[[Node], Handlers]) -> None:
+        options = self.options
+        self._stack.push_async_callback(self.tasks.aclose)
+        server = ControlServer(options.listen, swarm=options.swarm)
+        bound = await server.bind()
+        self._stack.push_async_callback(server.stop)
+        address = await resolve_advertised(bound, seeds=options.join, advertise=options.advertise)
+        self.me = PeerInfo(PeerId(secrets.token_hex(16)), address)
+        self.channels = Channels(swarm=options.swarm, me=self.me.id)
+        self._stack.push_async_callback(self.channels.close)
+        await self._greet_seeds()
+        self.hub = LinkHub(self.me.id, host=host, heartbeat=options.patience.heartbeat)
+        self.hub.serve(Purpose.RING, self.arrivals.accept)
+        self.hub.serve(Purpose.FETCH, self.fetch_server.accept)
+        await self.hub.start()
+        self._stack.push_async_callback(self.hub.close)
+        self._make_machines()
+        await server.start(handlers(self))
+        self.server = server
+        self._membership.feed(lambda now: self.swim.start(now, tuple(options.join), self._book.load()))
+
+    def _make_machines(self) -> None:
+        options = self.options
+        rng = random.Random(secrets.randbits(64))
+        self.swim = Swim(self.me, options.swim, rng)
+        self._membership = MachineDriver(
+            self.swim,
+            send=self._send_packet,
+            on_event=self._membership_event,
+            on_crash=self._crashed,
+            width=8,  # a packet to a peer that hangs must not hold back the next probe
+        )
+        self._stack.push_async_callback(self._membership.aclose)
+        self.agreement = Agreement(self.me, options.agreement, rng)
+        self.rounds = Rounds(
+            self.agreement,
+            driver=self._rounds_driver,
+            connect=self.connect,
+            describe=self._describe,
+            arrivals=self.arrivals,
+            server=self.fetch_server,
+            patience=options.patience,
+            accuse=lambda peer, reason: self._membership.feed(lambda now: self.swim.accuse(now, peer, reason)),
+            on_event=self._round_event,
+        )
+        self._stack.push_async_callback(self.rounds.aclose)
+
+    def _rounds_driver(self, machine: Agreement, **wiring: Any) -> MachineDriver[Agreement, RoundMessage]:
+        return MachineDriver(machine, send=self._send_round, on_crash=self._crashed, **wiring)
+
+    async def aclose(self) -> None:
+        """Stop everything at once, without a word to the others (see :meth:`leave`)."""
+        if not self._closed:
+            self._closed = True
+            self.events.close()
+            await self._stack.aclose()
+
+    async def leave(self, reason: str) -> None:
+        """Tell the others that this peer goes; they do not wait for it."""
+        if self._closed:
+            return
+        await self.rounds.leave(reason)
+        self._membership.feed(self.swim.leave)
+        await self._membership.flush()
+
+    # -- what other rooms use ----------------------------------------------------------------------
+
+    def deliver_packet(self, packet: Packet) -> None:
+        """A packet of another peer's failure detector."""
+        self._membership.feed(lambda now: self.swim.receive(now, packet))
+
+    async def connect(self, peer: PeerInfo, purpose: Purpose) -> Link:
+        """Open a link to ``peer``."""
+        ticket = await self.channels.open_link(peer.address, purpose, timeout=self.options.call_timeout)
+        return await self.hub.open(peer.id, split_address(peer.address)[0], ticket, purpose)
+
+    def enter(self, *, job: str, found: bool) -> None:
+        """Want to be in an epoch, of peers with the same ``job``; ``found`` starts one alone."""
+        self.agreement.job = job
+        self.rounds.feed(lambda now: self.agreement.begin(now, found=found))
+
+    def fail(self, error: BaseException) -> None:
+        """Something made this peer useless (wrong swarm, wrong job): whoever waits for it is told."""
+        if self.failed is not None and not self.failed.done():
+            self.failed.set_exception(error)
+
+    def view(self) -> Sequence[PeerInfo]:
+        """Whom this peer believes to be alive, itself included."""
+        return [member.peer for member in self.swim.members]
+
+    # -- sending -----------------------------------------------------------------------------------
+
+    async def _greet_seeds(self) -> None:
+        """One call to each seed, to tell the user now what would otherwise only be a warning later."""
+        calls = (self._greet(seed) for seed in self.options.join)
+        problems = [problem for problem in await asyncio.gather(*calls) if problem is not None]
+        fatal = next((p for p in problems if not isinstance(p, AddressError)), None)
+        if fatal is None and problems and len(problems) == len(self.options.join):
+            fatal = problems[0]
+        if fatal is not None:
+            raise fatal
+
+    async def _greet(self, seed: str) -> LeptonError | None:
+        try:
+            await self.channels.members(seed, timeout=self.options.call_timeout)
+        except (WrongSwarm, ProtocolMismatch, AddressError) as error:
+            return error
+        except LeptonError:
+            return None
+        return None
+
+    async def _send_packet(self, to: str, packet: Packet) -> None:
+        await self.channels.deliver_packet(to, packet, timeout=self.options.call_timeout)
+
+    async def _send_round(self, to: str, message: RoundMessage) -> None:
+        await self.channels.deliver_round(to, message, timeout=self.options.call_timeout)
+
+    async def _describe(self, holder: PeerInfo, round: int) -> ResultInfo:
+        return await self.channels.result(holder.address, round, timeout=self.options.call_timeout)
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def _membership_event(self, event: SwimEvent) -> None:
+        match event:
+            case Joined(peer=peer) | Trusted(peer=peer):
+                self.rounds.feed(lambda now: self.agreement.alive(now, peer))
+                self.events.publish("joined", f"{short(peer.id)} at {peer.address}", peer=peer.id)
+                self._book.save(p for p in self.view() if p != self.me)
+            case Suspected(peer=peer, reason=reason):
+                self.events.publish("suspected", f"{short(peer.id)}: {reason}", peer=peer.id)
+            case Died(peer=peer, reason=reason):
+                _log.warning("a peer is gone", peer=short(peer.id), address=peer.address, why=reason)
+                self._gone(peer, reason)
+            case Left(peer=peer):
+                _log.info("a peer has left", peer=short(peer.id), address=peer.address)
+                self._gone(peer, "it left")
+            case SeedSilent(address=address):
+                _log.warning("a seed does not answer; it is tried until it does", seed=address)
+                self.events.publish("seed_silent", address)
+            case SeedAnswered(address=address):
+                self.events.publish("seed_answered", address)
+            case _:
+                _log.warning("others believed this peer dead (it was stalled or cut off); it is back")
+                self.events.publish("declared_dead", "others believed this peer dead; it is back", peer=self.me.id)
+                for callback in self.on_declared_dead:
+                    callback()
+
+    def _gone(self, peer: PeerInfo, reason: str) -> None:
+        self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, reason))
+        self.events.publish("gone", f"{short(peer.id)}: {reason}", peer=peer.id)
+        for callback in self.on_gone:
+            callback(peer.id)
+        if all(other.address != peer.address for other in self.view()):
+            self.tasks.spawn(self.channels.forget(peer.address), f"close channels to {peer.address}")
+
+    def _round_event(self, event: RoundEvent) -> None:
+        match event:
+            case fx.Installed(epoch=epoch, decision=decision):
+                names = " ".join(short(peer) for peer in epoch.ids)
+                lost = ", ".join(f"{short(peer)} ({why})" for peer, why in decision.lost)
+                if lost:
+                    _log.warning("the swarm goes on without lost members", epoch=epoch.number, lost=lost)
+                _log.info("new epoch", number=epoch.number, members=names)
+                self.events.publish("epoch", f"epoch {epoch.number}: {names}", values={"number": epoch.number})
+            case fx.DroppedOut(reason=reason):
+                self.events.publish("dropped", reason, peer=self.me.id)
+            case fx.Rejected(round=number, reason=reason):
+                _log.warning("a round was rejected", round=number, why=reason)
+                self.events.publish("rejected", f"round {number}: {reason}", values={"round": number})
+            case fx.Refused(by=by, reason=reason):
+                self.fail(JobMismatch(f"{by.address} does not take this peer in: {reason}"))
+
+    def _crashed(self, error: BaseException) -> None:
+        _log.error("the peer cannot go on; this is a bug, please report it", exc_info=error)
+        self.fail(error)

@@ -1,0 +1,50 @@
+"""What a peer is started with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from lepton_p2p.membership import SwimConfig
+from lepton_p2p.rounds.config import AgreementConfig
+from lepton_p2p.rounds.patience import PatienceConfig
+
+Preset = Literal["local", "lan", "wan"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """listen: ``host:port`` of the control plane (port 0: any free one); links listen on the same host.
+
+    join: addresses of peers of the swarm, tried for ever; none: this peer may found a swarm.  swarm: the id that
+    all peers and clients must name.  insecure: allow a non-loopback address although there are no credentials.
+    advertise: what others are told to call (default: derived).  state_dir: where the last known members are kept.
+    """
+
+    listen: str = "127.0.0.1:0"
+    join: Sequence[str] = ()
+    swarm: str = "lepton"
+    insecure: bool = False
+    advertise: str | None = None
+    state_dir: Path | None = None
+    swim: SwimConfig = field(default_factory=SwimConfig.lan)
+    patience: PatienceConfig = field(default_factory=PatienceConfig.lan)
+    agreement: AgreementConfig = field(default_factory=AgreementConfig.lan)
+
+    @property
+    def call_timeout(self) -> float:
+        """Seconds for one control call to a live peer: as long as the agreement waits for a promise."""
+        return self.agreement.promise_timeout
+
+
+def preset_configs(preset: str) -> tuple[SwimConfig, PatienceConfig, AgreementConfig]:
+    """The three rooms' knobs for ``local``, ``lan`` or ``wan``; ``ValueError`` for another word."""
+    if preset not in ("local", "lan", "wan"):
+        raise ValueError(f"a preset is local, lan or wan, not {preset!r}")
+    return (
+        getattr(SwimConfig, preset)(),
+        getattr(PatienceConfig, preset)(),
+        getattr(AgreementConfig, preset)(),
+    )

@@ -1,0 +1,135 @@
+"""Pulling a snapshot from several members at once, every chunk checked against the digest they agree on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from lepton_p2p.collectives.fetch import Fetcher
+from lepton_p2p.errors import IntegrityError, LeptonError, StateLost
+from lepton_p2p.identity import PeerInfo, short
+from lepton_p2p.runtime.manifests import from_wire
+from lepton_p2p.runtime.node import Node
+from lepton_p2p.training.assembler import Assembler
+from lepton_p2p.training.manifest import Manifest
+from lepton_p2p.training.snapshots import Snapshot
+from lepton_p2p.training.state import Schema
+from lepton_p2p.transport.links.link import Purpose
+
+SNAPSHOT: Final = "snapshot"
+"""The kind under which snapshots are described and served, by round."""
+
+_log = structlog.get_logger(__name__)
+
+
+async def fetch_snapshot(node: Node, round: int, schema: Schema) -> Snapshot:
+    """The state after ``round``, from the members that held it when this peer entered.
+
+    Members take the snapshot when they apply the next round, and answer then.  Donors may die or lie: what they owe is
+    fetched from the others.  Raises :class:`StateLost` when no member that can have it is left, and
+    :class:`IntegrityError` when the donors disagree with no majority.
+    """
+    assembler: Assembler | None = None
+    digest = b""
+    distrusted: set[str] = set()
+    while True:
+        donors = [peer for peer in _established(node, round) if peer.id not in distrusted]
+        if not donors:
+            raise StateLost(f"no member that had the state after round {round} is left")
+        described = await _describe(node, donors, round)
+        if not described:
+            continue
+        manifest = _agreed(described)
+        if assembler is None or manifest.digest != digest:
+            assembler, digest = Assembler(manifest, schema), manifest.digest
+        sources = [peer for peer, theirs in described if theirs.digest == digest]
+        distrusted |= await _pull(node, sources, assembler)
+        if assembler.complete:
+            return await asyncio.to_thread(assembler.snapshot)
+
+
+def _established(node: Node, round: int) -> list[PeerInfo]:
+    """Members of the epoch that took part in a round up to ``round``: they had the state then."""
+    epoch = node.rounds.epoch
+    members = epoch.members if epoch is not None else ()
+    return [member.peer for member in members if member.since <= round and member.id != node.me.id]
+
+
+async def _describe(node: Node, donors: Sequence[PeerInfo], round: int) -> list[tuple[PeerInfo, Manifest]]:
+    """Ask all at once; wait for the first answer, and then for a moment for those of the others."""
+    asked = {asyncio.create_task(_manifest(node, donor, round)): donor for donor in donors}
+    try:
+        done, pending = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        if pending and any(task.result() is not None for task in done):
+            more, _ = await asyncio.wait(pending, timeout=node.options.call_timeout)
+            done |= more
+        elif pending:
+            done |= (await asyncio.wait(pending))[0]
+        answers = ((asked[task], task.result()) for task in done)
+        return [(donor, manifest) for donor, manifest in answers if manifest is not None]
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def _manifest(node: Node, donor: PeerInfo, round: int) -> Manifest | None:
+    try:
+        reply = await node.channels.manifest(donor.address, SNAPSHOT, round, timeout=4 * node.options.call_timeout)
+        return from_wire(reply)
+    except LeptonError as error:
+        _log.info("a member cannot give the state (yet)", peer=short(donor.id), why=str(error))
+        return None
+
+
+def _agreed(described: Sequence[tuple[PeerInfo, Manifest]]) -> Manifest:
+    """What more than half of the donors describe."""
+    votes = Counter(manifest.digest for _, manifest in described)
+    digest, count = votes.most_common(1)[0]
+    if 2 * count <= len(described) and len(votes) > 1:
+        who = ", ".join(f"{short(peer.id)} has {manifest.digest.hex()[:16]}" for peer, manifest in described)
+        raise IntegrityError(f"the members do not agree on the state: {who}")
+    if len(votes) > 1:
+        odd = [short(peer.id) for peer, manifest in described if manifest.digest != digest]
+        _log.warning("members describe another state than the majority and are not asked for it", peers=odd)
+    return next(manifest for _, manifest in described if manifest.digest == digest)
+
+
+async def _pull(node: Node, sources: Sequence[PeerInfo], assembler: Assembler) -> set[str]:
+    """Fetch what is missing from all ``sources`` in parallel; returns the ids of those that sent wrong bytes."""
+    todo = deque(assembler.missing)
+    liars: set[str] = set()
+    async with asyncio.TaskGroup() as group:
+        for source in sources:
+            group.create_task(_pull_from(node, source, assembler, todo, liars))
+    return liars
+
+
+async def _pull_from(node: Node, source: PeerInfo, assembler: Assembler, todo: deque[int], liars: set[str]) -> None:
+    """Take chunks off ``todo`` until it is empty or ``source`` fails; a chunk that failed goes back."""
+    manifest = assembler.manifest
+    index = None
+    try:
+        link = await node.connect(source, Purpose.FETCH)
+        try:
+            fetcher = Fetcher(link)
+            while todo:
+                index = todo.popleft()
+                offset, _ = manifest.span(index)
+                await fetcher.fetch_range(SNAPSHOT, manifest.round, offset, assembler.buffer(index))
+                await asyncio.to_thread(assembler.verify, index)
+                index = None
+        finally:
+            link.close()
+    except IntegrityError as error:
+        liars.add(source.id)
+        _log.warning("a member sent wrong bytes; fetching from the others", peer=short(source.id), why=str(error))
+    except LeptonError as error:
+        _log.warning("a donor is gone; fetching from the others", peer=short(source.id), why=str(error))
+    finally:
+        if index is not None:
+            todo.append(index)
