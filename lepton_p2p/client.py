@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lepton_p2p.errors import Closed, IntegrityError, JobMismatch
+from lepton_p2p.errors import Closed, JobMismatch
 from lepton_p2p.identity import PeerId, join_address, split_address
 from lepton_p2p.transport.channels import Channels
 from lepton_p2p.transport.links.hub import LinkHub
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import torch
 
     from lepton_p2p.jobs import Job
-    from lepton_p2p.training import manifest as snapshot
     from lepton_p2p.training.assembler import Assembler
 
 __all__ = ["Client", "MemberStatus", "Phase", "SwarmEvent", "SwarmStatus", "connect"]
@@ -108,11 +107,12 @@ class Client:
         Every chunk is checked against the manifest, and that against its digest.  :class:`IntegrityError` if something
         does not fit or the whole is above ``max_bytes``; :class:`SwarmUnreachable` if the peer dies meanwhile.
         """
-        from lepton_p2p.training.assembler import Assembler  # imports torch: status and submit do without
+        from lepton_p2p.runtime.manifests import from_wire  # these import torch: status and submit do without
+        from lepton_p2p.training.assembler import Assembler
 
         report = await self.status()
         manifest = await self._channels.weights(self.address)
-        assembler = Assembler(_checked(manifest), max_bytes=max_bytes)
+        assembler = Assembler(from_wire(manifest), max_bytes=max_bytes)
         # Never started, so it listens nowhere: it only opens links, under a name that is in nobody's view.
         hub = LinkHub(PeerId(secrets.token_hex(16)), host="127.0.0.1")
         try:
@@ -130,22 +130,6 @@ class Client:
         """A link to the peer's data port, which is on the host of its control plane."""
         ticket = await self._channels.open_link(self.address, Purpose.FETCH, timeout=self._timeout)
         return await hub.open(remote, self._host, ticket, Purpose.FETCH)
-
-
-def _checked(manifest: Manifest) -> snapshot.Manifest:
-    """The manifest as ``training`` knows it; :class:`IntegrityError` if its digest is not that of its contents."""
-    from lepton_p2p.training import manifest as snapshot
-
-    try:
-        meta = manifest.meta_json.decode()
-    except UnicodeDecodeError:
-        raise IntegrityError("the manifest's meta data is not text") from None
-    tensors = tuple(snapshot.TensorSpec(spec.name, spec.dtype, spec.shape, spec.offset) for spec in manifest.tensors)
-    found = snapshot.Manifest(manifest.round, tensors, manifest.chunk_digests, meta, manifest.total_bytes)
-    found.check()
-    if found.digest != manifest.digest or found.chunk_bytes != manifest.chunk_bytes:
-        raise IntegrityError("the manifest does not match its own digest: ask another peer")
-    return found
 
 
 async def _fill(assembler: Assembler, link: Link, manifest: Manifest) -> None:

@@ -17,6 +17,7 @@ from lepton_p2p.errors import AddressError, Closed, IntegrityError, JobMismatch,
 from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.jobs import Job, parse_job
 from lepton_p2p.membership.messages import Status
+from lepton_p2p.runtime.manifests import to_wire
 from lepton_p2p.training.snapshots import Snapshot, capture
 from lepton_p2p.transport.handlers import Handlers
 from lepton_p2p.transport.links.hub import LinkHub
@@ -31,7 +32,6 @@ from lepton_p2p.transport.values import (
     Phase,
     StatusReport,
     SwarmEvent,
-    TensorSpec,
 )
 
 ME = PeerId("5" * 32)
@@ -85,22 +85,7 @@ class ScriptedPeer:
             return self.lie
         if self.snapshot is None:
             raise StateLost("this peer has no parameters yet: ask again when it trains")
-        return announced(self.snapshot)
-
-
-def announced(snapshot: Snapshot) -> Manifest:
-    """What a peer says over gRPC about ``snapshot``."""
-    found = snapshot.manifest
-    return Manifest(
-        kind=KIND,
-        round=found.round,
-        tensors=tuple(TensorSpec(t.name, t.dtype, t.shape, t.offset, t.nbytes) for t in found.tensors),
-        total_bytes=found.total_bytes,
-        chunk_bytes=found.chunk_bytes,
-        chunk_digests=found.chunk_digests,
-        meta_json=found.meta_json.encode(),
-        digest=found.digest,
-    )
+        return to_wire(KIND, self.snapshot.manifest)
 
 
 @asynccontextmanager
@@ -214,10 +199,10 @@ class TestWeights:
     async def test_a_manifest_that_was_changed_on_the_way_is_refused(self) -> None:
         snapshot = a_snapshot()
         async with a_peer(snapshot) as peer, connect(peer.address) as client:
-            peer.lie = replace(announced(snapshot), digest=bytes(32))
+            peer.lie = replace(to_wire(KIND, snapshot.manifest), digest=bytes(32))
             with pytest.raises(IntegrityError, match="does not match its own digest"):
                 await client.weights()
-            peer.lie = replace(announced(snapshot), meta_json=b"\xff")
+            peer.lie = replace(to_wire(KIND, snapshot.manifest), meta_json=b"\xff")
             with pytest.raises(IntegrityError, match="not text"):
                 await client.weights()
 

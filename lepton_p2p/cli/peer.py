@@ -21,8 +21,8 @@ from lepton_p2p.transport.values import StatusReport
 
 log = structlog.get_logger(__name__)
 
-LEAVE_SECONDS = 1.5
-"""For announcing the leave and handing back the round; what is not done then, the others find out themselves."""
+LEAVE_SECONDS = 2.3
+"""For announcing the leave, handing back the round and closing; what is not done then, the others find out."""
 
 
 class RunningPeer(Protocol):
@@ -61,7 +61,9 @@ def make_peer(settings: PeerSettings, job: Job | None) -> RunningPeer:
         insecure=settings.insecure,
         state_dir=settings.state_dir,
         advertise=settings.advertise,
+        trains=True,
         job=job,
+        job_file=settings.job if settings.job is not None and settings.job.suffix == ".py" else None,
         swim=values.swim,
         patience=values.patience,
         agreement=values.agreement,
