@@ -22,7 +22,8 @@ class Progress:
     """The round counter of one peer in one lineage.
 
     ``schema`` is that of the pending input (None: the caller has handed in nothing) and ``state`` the caller's
-    digest of what it was made from (0: it does not say).  ``completed`` is the last decided round; ``digest`` that of its result (0: not held); ``rejected`` why it has none.
+    digest of what it was made from (0: it does not say).  ``completed`` is the last decided round; ``digest`` that
+    of its result (0: not held); ``rejected`` why it has none.
     """
 
     def __init__(self) -> None:

@@ -60,7 +60,7 @@ class ServedState(SnapshotStore):
                 waiter.set_result(None)
 
     async def describe(self, round: int, patience: float) -> Manifest:
-        """The snapshot after ``round``; waits up to ``patience`` seconds for it.  :class:`StateLost` if it is not kept."""
+        """The snapshot after ``round``; waits up to ``patience`` seconds for it, then :class:`StateLost`."""
         try:
             async with asyncio.timeout(patience):
                 while (snapshot := self.get(round)) is None:
