@@ -1,0 +1,219 @@
+"""The public ``Peer``: collectives over real sockets, several peers on one loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+import lepton_p2p as lp
+from lepton_p2p.peer import Peer
+
+Swarm = Callable[[int], Coroutine[Any, Any, list[Peer]]]
+
+
+@pytest.fixture
+async def swarm() -> AsyncIterator[Swarm]:
+    """Starts n peers that are all in one epoch; they are closed after the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(count: int) -> list[Peer]:
+            first = await stack.enter_async_context(Peer(preset="local"))
+            joiners = [Peer(preset="local", join=[first.address]) for _ in range(count - 1)]
+            peers = [first, *await asyncio.gather(*(stack.enter_async_context(peer) for peer in joiners))]
+            await asyncio.gather(*(peer.wait_for_members(count, timeout=20) for peer in peers))
+            return peers
+
+        yield start
+
+
+async def all_of(calls: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    return list(await asyncio.gather(*calls))
+
+
+async def test_a_peer_alone_is_a_swarm_of_one(swarm: Swarm) -> None:
+    (peer,) = await swarm(1)
+    tensor = torch.arange(5.0)
+    result = await peer.all_reduce(tensor, weight=3)
+    assert torch.equal(tensor, torch.arange(5.0))
+    assert result.members == result.contributors == (peer.id,)
+    assert (result.round, result.attempts, result.total_weight) == (1, 1, 3.0)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 1000, 700_001])
+async def test_a_weighted_mean_is_the_same_on_all_members(swarm: Swarm, size: int) -> None:
+    peers = await swarm(4)
+    inputs = [torch.randn(size, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    expected = sum((1.0 + seed) * tensor.double() for seed, tensor in enumerate(inputs)) / 10.0
+    tensors = [tensor.clone() for tensor in inputs]
+    results = await all_of(
+        [p.all_reduce(t, weight=1.0 + i) for i, (p, t) in enumerate(zip(peers, tensors, strict=True))]
+    )
+    for tensor in tensors:
+        assert torch.equal(tensor, tensors[0])
+        torch.testing.assert_close(tensor.double(), expected, rtol=1e-5, atol=1e-6)
+    assert len({result.digest for result in results}) == 1
+    assert results[0].contributors == results[0].members
+    if size > 1000:
+        for result in results:
+            assert result.bytes_sent == pytest.approx(2 * 3 / 4 * size * 4, rel=0.01)
+
+
+@pytest.mark.parametrize("op", ["sum", "max", "min"])
+async def test_many_tensors_of_mixed_dtypes_in_one_round(swarm: Swarm, op: str) -> None:
+    peers = await swarm(3)
+    dtypes = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8)
+    rows = [[torch.full((2, 3), rank + 1, dtype=dtype) for dtype in dtypes] for rank in range(3)]
+    await all_of([peer.all_reduce(row, op=op) for peer, row in zip(peers, rows, strict=True)])  # type: ignore[arg-type]
+    expected = {"sum": 6, "max": 3, "min": 1}[op]
+    for row in rows:
+        assert all(torch.equal(tensor, torch.full((2, 3), expected, dtype=tensor.dtype)) for tensor in row)
+
+
+async def test_a_mean_of_integers_is_refused_before_anything_is_sent(swarm: Swarm) -> None:
+    (peer,) = await swarm(1)
+    with pytest.raises(TypeError, match=r"the mean of torch\.int64 is not an integer"):
+        await peer.all_reduce(torch.ones(3, dtype=torch.int64))
+
+
+async def test_nan_counts_with_weight_zero_and_its_owner_gets_the_result(swarm: Swarm) -> None:
+    peers = await swarm(3)
+    tensors = [torch.ones(4), torch.tensor([1.0, float("nan"), 1.0, 1.0]), torch.full((4,), 3.0)]
+    results = await all_of([peer.all_reduce(t) for peer, t in zip(peers, tensors, strict=True)])
+    for tensor, result in zip(tensors, results, strict=True):
+        assert torch.equal(tensor, torch.full((4,), 2.0))
+        assert result.refused == (peers[1].id,)
+        assert set(result.contributors) == {peers[0].id, peers[2].id}
+        assert result.total_weight == 2.0
+
+
+async def test_other_shapes_on_one_peer_change_nothing_anywhere_and_the_next_round_works(swarm: Swarm) -> None:
+    peers = await swarm(3)
+    tensors = [torch.ones(4), torch.ones(4), torch.ones(5)]
+    outcomes = await asyncio.gather(
+        *(peer.all_reduce(t, op="sum") for peer, t in zip(peers, tensors, strict=True)), return_exceptions=True
+    )
+    assert all(isinstance(outcome, lp.SchemaMismatch) for outcome in outcomes), outcomes
+    assert all(torch.equal(tensor, torch.ones_like(tensor)) for tensor in tensors)
+    again = [torch.ones(4) for _ in peers]
+    await all_of([peer.all_reduce(t, op="sum") for peer, t in zip(peers, again, strict=True)])
+    assert all(torch.equal(tensor, torch.full((4,), 3.0)) for tensor in again)
+
+
+async def test_broadcast_copies_the_bits_of_the_root(swarm: Swarm) -> None:
+    peers = await swarm(3)
+    odd = torch.tensor([float("nan"), -0.0, float("inf"), 1e-45])
+    tensors = [torch.zeros(4), odd.clone(), torch.ones(4)]
+    await all_of([p.broadcast(t, root=peers[1].id) for p, t in zip(peers, tensors, strict=True)])
+    assert all(torch.equal(t.view(torch.int32), odd.view(torch.int32)) for t in tensors)
+
+
+async def test_a_broadcast_from_nobody_is_rejected_for_all(swarm: Swarm) -> None:
+    peers = await swarm(2)
+    stranger = lp.PeerId("f" * 32)
+    outcomes = await asyncio.gather(
+        *(peer.broadcast(torch.ones(3), root=stranger) for peer in peers), return_exceptions=True
+    )
+    assert all(isinstance(outcome, lp.RoundRejected) for outcome in outcomes)
+    await all_of([peer.barrier() for peer in peers])
+
+
+async def test_all_gather_returns_every_members_tensors(swarm: Swarm) -> None:
+    peers = await swarm(3)
+    rows = await all_of(
+        [peer.all_gather([torch.tensor([rank]), torch.ones(2, 2) * rank]) for rank, peer in enumerate(peers)]
+    )
+    for gathered in rows:
+        for rank, peer in enumerate(peers):
+            first, second = gathered.tensors[peer.id]
+            assert torch.equal(first, torch.tensor([rank]))
+            assert torch.equal(second, torch.ones(2, 2) * rank)
+
+
+async def test_those_who_stay_do_not_wait_for_one_that_leaves_and_are_told(swarm: Swarm) -> None:
+    peers = await swarm(3)
+    leaver, *rest = (peer.id for peer in peers)
+    waiting = [asyncio.ensure_future(peer.all_reduce(torch.ones(2), op="sum")) for peer in peers[1:]]
+    await peers[0].leave()
+    for result in await asyncio.gather(*waiting):
+        assert set(result.members) == set(rest)
+        assert [lost.peer for lost in result.lost] == [leaver]
+
+
+async def test_cancelling_a_round_takes_the_input_back_and_the_others_go_on(swarm: Swarm) -> None:
+    peers = await swarm(3)
+    mine = torch.ones(2)
+    call = asyncio.ensure_future(peers[2].all_reduce(mine, op="sum"))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert torch.equal(mine, torch.ones(2))
+    tensors = [torch.ones(2), torch.ones(2)]
+    await all_of([peer.all_reduce(t, op="sum") for peer, t in zip(peers, tensors, strict=False)])
+    assert torch.equal(tensors[0], torch.full((2,), 2.0))
+    await asyncio.gather(*(peer.wait_for_members(3, timeout=20) for peer in peers))
+
+
+async def test_only_one_collective_at_a_time(swarm: Swarm) -> None:
+    peers = await swarm(2)
+    first = asyncio.ensure_future(peers[0].barrier())
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="one collective before starting the next"):
+        await peers[0].barrier()
+    await asyncio.gather(first, peers[1].barrier())
+
+
+async def test_waiting_for_members_that_do_not_come_says_how_many_there_are(swarm: Swarm) -> None:
+    (peer,) = await swarm(1)
+    with pytest.raises(lp.WaitTimeout, match="1 of 2 members"):
+        await peer.wait_for_members(2, timeout=0.05)
+
+
+async def test_a_port_in_use_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(lp.PortInUse, match=str(port)):
+            async with Peer(listen=f"127.0.0.1:{port}"):
+                pass
+
+
+async def test_a_peer_of_another_swarm_is_turned_away_when_it_starts(swarm: Swarm) -> None:
+    (peer,) = await swarm(1)
+    with pytest.raises(lp.WrongSwarm, match="other"):
+        async with Peer(preset="local", swarm="other", join=[peer.address]):
+            pass
+
+
+async def test_an_unknown_host_among_no_other_seeds_is_an_error() -> None:
+    with pytest.raises(lp.AddressError, match=r"no-such-host\.invalid"):
+        async with Peer(preset="local", join=["no-such-host.invalid:7700"]):
+            pass
+
+
+async def test_strangers_could_reach_it_so_insecure_must_be_said() -> None:
+    with pytest.raises(lp.InsecureRefused, match="--insecure"):
+        async with Peer(listen="0.0.0.0:0"):
+            pass
+
+
+async def test_a_closed_peer_says_so() -> None:
+    peer = Peer(preset="local")
+    async with peer:
+        pass
+    with pytest.raises(lp.Closed):
+        await peer.barrier()
+
+
+async def test_two_swarms_that_started_apart_become_one(swarm: Swarm) -> None:
+    async with Peer(preset="local") as one, Peer(preset="local") as two:
+        await all_of([one.barrier(), two.barrier()])
+        async with Peer(preset="local", join=[one.address, two.address]) as bridge:
+            await asyncio.gather(*(peer.wait_for_members(3, timeout=30) for peer in (one, two, bridge)))
