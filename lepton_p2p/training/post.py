@@ -205,7 +205,6 @@ class Post:
         if header.kind is Kind.ASK and closing:
             # Too late for a push: the asker learns that the training is over and takes part in the last round.
             self.tell_counts([sender])
-            return True
         return header.kind is Kind.COUNTS or self.weight > 0
 
     def _take(self, transfer: Transfer, payload: memoryview) -> bool:

@@ -1,7 +1,8 @@
 """A swarm in one process: threads for peers, a real reducing barrier for rounds.
 
 It keeps the contract of ``Collective`` and ``StateSource``: rounds are atomic, newcomers enter at a boundary, the
-dead are left out of the round that they died in, non-finite input counts with weight 0, differing state digests are fatal.
+dead are left out of the round that they died in, non-finite input counts with weight 0.  ``digests``
+is what the members said about their state before each round.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lepton_p2p.jobs import Job
 from lepton_p2p.models import Built
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training.assembler import Assembler
+from lepton_p2p.training.collective import PairExchange
 from lepton_p2p.training.loop import Progress, Trainer
 from lepton_p2p.training.snapshots import Snapshot
 from lepton_p2p.training.state import Schema
@@ -269,6 +271,8 @@ class FakePeer:
         built: Built,
         *,
         on_progress: Callable[[Progress], None] | None = None,
+        exchange: PairExchange | None = None,
+        founder: bool = False,
     ) -> None:
         self.me = me
         self.built = built
@@ -282,6 +286,8 @@ class FakePeer:
             state_source=swarm,
             store=store,
             on_progress=on_progress,
+            exchange=exchange,
+            founder=founder,
         )
         self.error: BaseException | None = None
         self.final: Progress | None = None

@@ -1,0 +1,348 @@
+"""Training without a barrier: nobody waits, weight is conserved, and at the end all are equal."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+from fake_exchange import FakeExchange, FakeNetwork
+from fake_swarm import FakePeer, FakeSwarm
+from torch import Tensor, nn
+
+from lepton_p2p.errors import ConfigError, StateLost
+from lepton_p2p.identity import PeerId
+from lepton_p2p.jobs import Job, job_from_table
+from lepton_p2p.models import Built, build
+from lepton_p2p.training import Progress, params_digest
+from lepton_p2p.training.gossip_wire import Header, Kind
+from lepton_p2p.training.local import LocalCollective, NoStateSource
+from lepton_p2p.training.mailbox import Images
+from lepton_p2p.training.post import INCOMING, Post
+from lepton_p2p.training.push_sum import total
+from lepton_p2p.training.strategies import Context, Gossip, make_strategy
+from lepton_p2p.training.strategies.gossip import target_samples
+
+IDS = tuple(PeerId(f"{index:032x}") for index in range(6))
+SAMPLES = 256
+
+
+def job(**changes: object) -> Job:
+    table: dict[str, object] = {
+        "seed": 2,
+        "batch_size": 4,
+        "evaluate_every": 0,
+        "model": {"name": "mlp", "sizes": [16, 12, 4]},
+        "data": {"name": "synthetic_classification", "samples": SAMPLES, "test_samples": 200},
+        "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
+        "schedule": {"passes": 12},
+        "strategy": {"name": "gossip", "push_every": 2},
+    }
+    return job_from_table({**table, **changes})
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Peers are threads already."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Gossipers:
+    """A swarm of gossiping peers; all of ``ids`` are members of the last round."""
+
+    def __init__(self, ids: tuple[PeerId, ...], what: Job | None = None, network: FakeNetwork | None = None) -> None:
+        self.job = what or job()
+        self.network = network or FakeNetwork()
+        self.swarm = FakeSwarm()
+        self.swarm.found(ids)
+        self.peers: dict[PeerId, FakePeer] = {}
+
+    def add(
+        self, me: PeerId, *, founder: bool = True, built: Built | None = None, on_progress: object = None
+    ) -> FakePeer:
+        exchange = self.network.exchange(me)
+        self.peers[me] = FakePeer(
+            self.swarm,
+            me,
+            self.job,
+            built or build(self.job),
+            exchange=exchange,
+            founder=founder,
+            on_progress=on_progress,  # type: ignore[arg-type]
+        )
+        return self.peers[me]
+
+    def kill(self, me: PeerId) -> None:
+        self.network.kill(me)
+        self.swarm.kill(me)
+        self.peers[me].trainer.request_stop()
+
+    def weight(self, *ids: PeerId) -> float:
+        return total(strategy_of(self.peers[me])._post._ledger for me in ids)
+
+    def assert_equal(self, *ids: PeerId) -> None:
+        assert len({params_digest(self.peers[me].built.model) for me in ids}) == 1
+
+
+def strategy_of(peer: FakePeer) -> Gossip:
+    strategy = peer.trainer._strategy
+    assert isinstance(strategy, Gossip)
+    return strategy
+
+
+@pytest.fixture
+def network() -> Iterator[FakeNetwork]:
+    network = FakeNetwork()
+    yield network
+    network.close()
+
+
+def test_four_peers_learn_and_end_equal(network: FakeNetwork) -> None:
+    gossipers = Gossipers(IDS[:4], network=network)
+    for me in IDS[:4]:
+        gossipers.add(me)
+    finals = [peer.start() for peer in gossipers.peers.values()]
+    ends = [peer.result() for peer in finals]
+    gossipers.assert_equal(*IDS[:4])
+    assert gossipers.weight(*IDS[:4]) == pytest.approx(4.0, rel=1e-9)
+    assert ends[0].metrics["accuracy"] >= 0.9
+    assert all(end.samples >= target_samples(gossipers.job, SAMPLES) for end in ends)
+    assert len({end.params_digest for end in ends}) == 1
+
+
+def slowed(built: Built, release: threading.Event) -> Built:
+    """Its third batch takes until ``release`` is set."""
+    calls = iter(range(10**9))
+
+    def loss(prediction: Tensor, target: Tensor) -> Tensor:
+        if prediction.requires_grad and next(calls) == 2:
+            assert release.wait(20), "the others waited for the slow peer"
+        return built.loss_fn(prediction, target)
+
+    return Built(built.model, built.train, built.test, loss, built.make_optimizer)
+
+
+def test_one_that_is_stuck_and_one_that_dies_do_not_make_the_others_wait(network: FakeNetwork) -> None:
+    gossipers = Gossipers(IDS[:4], network=network)
+    release = threading.Event()
+    enough = target_samples(gossipers.job, SAMPLES) * 0.6
+
+    def watch(progress: Progress) -> None:
+        if progress.samples >= enough:
+            release.set()
+
+    def die(progress: Progress) -> None:
+        if progress.step == 40:
+            gossipers.kill(IDS[3])
+
+    for me in IDS[:2]:
+        gossipers.add(me, on_progress=watch)
+    gossipers.add(IDS[2], built=slowed(build(gossipers.job), release))
+    gossipers.add(IDS[3], on_progress=die)
+    for peer in gossipers.peers.values():
+        peer.start()
+    ends = [gossipers.peers[me].result() for me in IDS[:3]]
+    gossipers.peers[IDS[3]].join()
+    gossipers.assert_equal(*IDS[:3])
+    assert 0 < gossipers.weight(*IDS[:3]) <= 4.0 + 1e-9
+    assert ends[0].metrics["accuracy"] >= 0.9
+    own_steps = [strategy_of(gossipers.peers[me])._step for me in IDS[:3]]
+    assert own_steps[2] < min(own_steps[:2])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_weight_is_lost_or_made_when_messages_and_answers_are_lost_or_repeated(seed: int) -> None:
+    luck = random.Random(seed)
+    fates = ["ok"] * 5 + ["lost"] * 2 + ["unanswered"] * 2 + ["twice"]
+    network = FakeNetwork(lambda sender, partner: luck.choice(fates))
+    gossipers = Gossipers(IDS[:3], network=network)
+    for me in IDS[:3]:
+        gossipers.add(me)
+    for peer in gossipers.peers.values():
+        peer.start()
+    for peer in gossipers.peers.values():
+        assert peer.result().phase == "done"
+    network.close()
+    gossipers.assert_equal(*IDS[:3])
+    assert gossipers.weight(*IDS[:3]) == pytest.approx(3.0, rel=1e-9)
+
+
+def test_a_joiner_gets_half_of_a_members_weight_and_its_parameters(network: FakeNetwork) -> None:
+    gossipers = Gossipers(IDS[:2], network=network)
+    joined = threading.Event()
+    joiner_phases: list[str] = []
+
+    def until_joined(progress: Progress) -> None:
+        if progress.step == 50:
+            gossipers.add(IDS[1], founder=False, on_progress=note).start()
+            assert joined.wait(20)
+
+    def note(progress: Progress) -> None:
+        joiner_phases.append(progress.phase)
+        joined.set()
+
+    gossipers.add(IDS[0], on_progress=until_joined)
+    gossipers.peers[IDS[0]].start()
+    assert joined.wait(20)
+    ends = [gossipers.peers[me].result() for me in IDS[:2]]
+    gossipers.assert_equal(*IDS[:2])
+    assert joiner_phases[0] == "joining"
+    assert "training" in joiner_phases
+    assert gossipers.weight(*IDS[:2]) == pytest.approx(1.0, rel=1e-9)
+    assert ends[1].metrics["accuracy"] >= 0.9
+
+
+def test_a_peer_that_was_declared_dead_starts_again_from_a_donors_parameters(network: FakeNetwork) -> None:
+    gossipers = Gossipers(IDS[:2], network=network)
+    phases: list[str] = []
+
+    def expel(progress: Progress) -> None:
+        phases.append(progress.phase)
+        if progress.step == 20 and phases.count("joining") == 0:
+            for callback in network._peers[IDS[1]].declared_dead:
+                callback()
+
+    gossipers.add(IDS[0])
+    gossipers.add(IDS[1], on_progress=expel)
+    for peer in gossipers.peers.values():
+        peer.start()
+    for peer in gossipers.peers.values():
+        peer.result()
+    gossipers.assert_equal(*IDS[:2])
+    assert 0 < gossipers.weight(*IDS[:2]) < 2.0
+
+
+def test_where_nobody_has_any_weight_the_state_is_lost(network: FakeNetwork) -> None:
+    gossipers = Gossipers(IDS[:2], network=network)
+    for me in IDS[:2]:
+        gossipers.add(me, founder=False)
+    first, second = gossipers.peers.values()
+    first.start()
+    second.start()
+    for peer in (first, second):
+        with pytest.raises(StateLost, match="no living peer"):
+            peer.result()
+
+
+def context(what: Job, built: Built, exchange: FakeExchange | None, **more: object) -> Context:
+    return Context(what, built, LocalCollective(IDS[0]), NoStateSource(), exchange, **more)  # type: ignore[arg-type]
+
+
+def test_without_partners_it_trains_alone(network: FakeNetwork) -> None:
+    what = job(schedule={"steps": 5})
+    built = build(what)
+    strategy = make_strategy(context(what, built, network.exchange(IDS[0]), founder=True))
+    while not strategy.finished:
+        report = strategy.advance()
+        assert report.new_samples == 4
+    assert strategy.finish().result is not None
+    assert report.samples == 20
+
+
+def test_it_needs_an_exchange() -> None:
+    what = job()
+    with pytest.raises(ConfigError, match="needs a peer"):
+        make_strategy(context(what, build(what), None))
+
+
+def test_a_batch_that_gives_nan_does_not_reach_the_parameters(network: FakeNetwork) -> None:
+    what = job(schedule={"passes": 1})
+    built = build(what)
+    x = built.train[0].clone()
+    x[3] = float("nan")
+    bad = Built(built.model, (x, built.train[1]), built.test, built.loss_fn, built.make_optimizer)
+    strategy = make_strategy(context(what, bad, network.exchange(IDS[0]), founder=True))
+    while not strategy.finished:
+        report = strategy.advance()
+    assert report.skipped == 4
+    assert all(bool(torch.isfinite(p).all()) for p in built.model.parameters())
+
+
+class TestPost:
+    """The post office, message by message."""
+
+    @pytest.fixture
+    def post(self, network: FakeNetwork) -> Post:
+        self.model = nn.Linear(3, 2)
+        self.exchange = network.exchange(IDS[0])
+        return Post(IDS[0], self.exchange, self.model, weight=1.0, target=100)
+
+    def receive(self, header: Header | bytes, payload: bytes = b"") -> bool:
+        assert self.exchange.handler is not None
+        data = header if isinstance(header, bytes) else header.encode()
+        return self.exchange.handler(IDS[1], data, memoryview(payload))
+
+    def image(self, value: float) -> bytes:
+        images = Images(self.model, 1)
+        image = images.take()
+        assert image is not None
+        for tensor in image.tensors:
+            tensor.fill_(value)
+        return bytes(image.memory)
+
+    def test_what_comes_in_is_mixed_in_proportion_to_the_weights(self, post: Post) -> None:
+        nn.init.constant_(self.model.weight, 1.0)
+        nn.init.constant_(self.model.bias, 1.0)
+        assert self.receive(Header(Kind.TRANSFER, 1, 0, 3.0), self.image(5.0))
+        assert post.collect() == 1
+        torch.testing.assert_close(self.model.weight.detach(), torch.full((2, 3), 4.0))
+        assert post.weight == 4.0
+
+    def test_a_push_is_mixed_once_however_often_it_comes(self, post: Post) -> None:
+        for _ in range(3):
+            assert self.receive(Header(Kind.TRANSFER, 1, 0, 1.0), self.image(5.0))
+        assert post.collect() == 1
+        assert post.weight == 2.0
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_a_push_with_nan_is_refused(self, post: Post, value: float) -> None:
+        assert not self.receive(Header(Kind.TRANSFER, 1, 0, 1.0), self.image(value))
+        assert (post.collect(), post.weight) == (0, 1.0)
+
+    def test_a_push_of_another_size_is_refused(self, post: Post) -> None:
+        assert not self.receive(Header(Kind.TRANSFER, 1, 0, 1.0), self.image(1.0)[:-1])
+        assert not self.receive(Header(Kind.TRANSFER, 2, 0, 1.0))
+
+    def test_random_bytes_are_refused(self, post: Post) -> None:
+        assert not self.receive(b"\x00" * 40)
+        assert not self.receive(b"")
+
+    def test_the_inbox_is_bounded_and_what_was_refused_stays_refused(self, post: Post) -> None:
+        image = self.image(1.0)
+        assert [self.receive(Header(Kind.TRANSFER, n, 0, 1.0), image) for n in range(1, INCOMING + 2)] == [
+            *[True] * INCOMING,
+            False,
+        ]
+        post.collect()
+        assert not self.receive(Header(Kind.TRANSFER, INCOMING + 1, 0, 1.0), image)
+        assert self.receive(Header(Kind.TRANSFER, INCOMING + 2, 0, 1.0), image)
+
+    def test_a_transfer_that_was_asked_for_is_not_taken_later(self, post: Post) -> None:
+        assert not self.receive(Header(Kind.QUERY, 7))
+        assert not self.receive(Header(Kind.TRANSFER, 7, 0, 1.0), self.image(1.0))
+
+    def test_who_asks_is_pushed_to_next(self, post: Post) -> None:
+        assert self.receive(Header(Kind.ASK))
+        assert post.owed({IDS[1]}) == IDS[1]
+        assert post.owed({IDS[1]}) is None
+
+    def test_counters_spread_with_every_message(self, post: Post) -> None:
+        self.receive(Header(Kind.COUNTS, counts={IDS[1]: 30, IDS[2]: 10**15}))
+        post.count(5)
+        assert post.total == 30 + 100 + 5
+
+    def test_pushes_that_are_on_their_way_are_bounded(self, post: Post, network: FakeNetwork) -> None:
+        gate = threading.Event()
+        network.exchange(IDS[1]).on_push(lambda sender, header, payload: gate.wait(20))
+        sent = [post.push_half(IDS[1]) for _ in range(4)]
+        assert sent == [True, True, False, False]
+        assert post.weight == 0.25
+        gate.set()
+        while not post.settled:
+            post.wait(5)
+        assert post.push_half(IDS[1])
