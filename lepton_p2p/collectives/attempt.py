@@ -1,0 +1,406 @@
+"""One run of the ring for one round: chunks in, reduced, out, until the result is complete or something breaks.
+
+Why memory is never overwritten while it is still being sent.  Everything goes out of ``work``: the own segment is
+written there first, partial sums arise there.  Both are overwritten by the final chunk of the same place; but that
+final chunk is made from these very bytes, so it cannot come before they have left this process.  Final chunks are
+written once.  What stays open is the time after the attempt: see :meth:`Attempt.halt`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lepton_p2p.collectives.operations import Array, Op, sound
+from lepton_p2p.collectives.sources import Source
+from lepton_p2p.identity import PeerId, short
+from lepton_p2p.rounds.epoch import Epoch
+from lepton_p2p.rounds.layout import Chunk, Layout
+from lepton_p2p.rounds.patience import Patience
+from lepton_p2p.rounds.ring import Operation, Outgoing, Phase, ProtocolViolation, RingProgress, Step
+from lepton_p2p.transport.links.arrivals import Arrivals
+from lepton_p2p.transport.links.frames import Header, Kind, checksum, encode
+from lepton_p2p.transport.links.link import Link
+
+Inspect = Callable[[Sequence[bytes]], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Why an attempt cannot complete, in one line, and who seems to be the cause (None: nobody in particular)."""
+
+    reason: str
+    suspect: PeerId | None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A complete attempt.
+
+    records: every member's, in ring order.  digest: 64-bit digest of the result (see :func:`result_digest`).
+    Bytes are payloads.  seconds_wait: until the first chunk came; seconds_wire: from there to the end;
+    seconds_compute: of both, spent on reducing and checksums.
+    """
+
+    records: tuple[bytes, ...] = ()
+    digest: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    seconds_wait: float = 0.0
+    seconds_wire: float = 0.0
+    seconds_compute: float = 0.0
+
+
+def combined_digest(checksums: Sequence[int], total: int) -> int:
+    """XXH3-64 of the checksums of all chunks in layout order and the size of the buffer in bytes."""
+    return checksum(struct.pack(f"!{len(checksums) + 1}Q", *checksums, total))
+
+
+def result_digest(result: torch.Tensor, layout: Layout) -> int:
+    """The digest that members of the ring with this ``layout`` found for ``result`` (flat, uint8, CPU)."""
+    view = result.numpy().data
+    return combined_digest([checksum(view[chunk.start : chunk.stop]) for chunk in layout.chunks()], layout.total)
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """The chunk whose payload is under way; ``since`` on the loop's clock."""
+
+    step: Step
+    since: float
+
+
+@dataclass(slots=True)
+class _Queued:
+    """A chunk to send.  ``checksum`` None: of the own segment, to be written to ``work`` when its turn comes.
+
+    So only what the socket takes now is read, weighted and hashed now, and all of that while it is in cache.
+    """
+
+    outgoing: Outgoing
+    checksum: int | None = None
+
+
+class Attempt:
+    """One member's run of ``round`` in ``epoch``.
+
+    layout, reduce_hops: see ``RingProgress``.  source: this member's input, never written; the whole buffer
+    (``layout.total`` bytes) for a reduction, the own segment only when gathering.  work: becomes the result,
+    ``layout.total`` bytes of flat uint8 on the CPU.  record: this member's encoded record.
+
+    inspect is called with the records known so far, in ring order, whenever there are new ones.  It may raise
+    ``ValueError``: the attempt then breaks for that reason.  Called with all records it returns what a mean is divided
+    by (None: nothing).
+
+    right: the open link to the right neighbour (None in an epoch of one).  arrivals: where the left one's chunks
+    come from.  Exactly one of on_done and on_broken is called, once, unless :meth:`halt` comes first.
+    on_hop(k) is called before the first chunk of the k-th of the 2(N-1) hops (N-1 when gathering) is processed.
+    """
+
+    def __init__(
+        self,
+        *,
+        epoch: Epoch,
+        round: int,
+        me: PeerId,
+        layout: Layout,
+        reduce_hops: int,
+        op: Op,
+        source: Source,
+        work: torch.Tensor,
+        record: bytes,
+        inspect: Inspect,
+        right: Link | None,
+        arrivals: Arrivals,
+        patience: Patience,
+        on_done: Callable[[Outcome], None],
+        on_broken: Callable[[Broken], None],
+        on_hop: Callable[[int], None] | None = None,
+    ) -> None:
+        rank = epoch.ids.index(me)
+        self._progress = RingProgress(len(epoch.ids), rank, layout, reduce_hops, record)
+        own = layout.segments[rank]
+        self._shift = 0 if op.reduces else own[0].start
+        need = layout.total if op.reduces else sum(chunk.nbytes for chunk in own)
+        if source.nbytes != need or work.numel() != layout.total:
+            raise ValueError(
+                f"source and work have {source.nbytes} and {work.numel()} bytes, not {need} and {layout.total}"
+            )
+        self._epoch, self._round, self._layout, self._op = epoch, round, layout, op
+        self._left = epoch.left_of(me)
+        self._source = source
+        self._work: Array = work.numpy()
+        self._work_view = self._work.data
+        self._inspect = inspect
+        self._right, self._arrivals, self._patience = right, arrivals, patience
+        self._on_done, self._on_broken, self._on_hop = on_done, on_broken, on_hop
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[_Queued] = deque()
+        self._checksums = [[0] * len(chunks) for chunks in layout.segments]
+        self._divisor: float | None = None
+        self._records_seen = 0
+        self._incoming: _Incoming | None = None
+        self._outcome = Outcome()
+        self._over = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._unwatch: Callable[[], None] | None = None
+        self._watched_since = self._started = 0.0
+        self._first: float | None = None
+        self._doubtful = False
+
+    # what the owner calls
+
+    def start(self) -> None:
+        """Send the own segment and expect the left neighbour's chunks; callbacks may come before this returns."""
+        self._started = self._watched_since = self._loop.time()
+        first = self._progress.begin()
+        if self._progress.done:
+            self._loop.call_soon(self._alone)
+            return
+        if self._right is None:
+            raise ValueError("an epoch of more than one member needs a link to the right neighbour")
+        self._unwatch = self._right.watch(self._right_lost)
+        self._right.on_writable = self._pump
+        self._queue.extend(_Queued(outgoing) for outgoing in first)
+        self._pump()
+        self._watch_until(self._watched_since + self._patience.silence())
+        self._arrivals.expect(self._epoch, self._round, self._left, self)
+
+    def halt(self) -> None:
+        """Stop at once: no callback and no write to ``work`` after this returns.  Idempotent.
+
+        The right link may go on sending from ``work`` (nothing is copied): before its memory is reused for something
+        else, wait for ``Link.drained`` of the right link.  That holds after ``on_done`` as well.
+        """
+        if not self._over:
+            self._close()
+            self._queue.clear()
+
+    # what the arrivals call
+
+    def admit(self, header: Header, extra: bytes) -> memoryview | None:
+        if self._over:
+            return None
+        try:
+            try:
+                step = self._progress.announced(header.phase, header.segment, header.chunk, header.payload, extra)
+            finally:
+                # Inputs of another shape make chunks of another size: let the records explain it first.
+                self._look_at_records()
+        except ProtocolViolation as violation:
+            self._break(f"{short(self._left)} sent what cannot be: {violation}", self._left)
+            return None
+        except ValueError as refusal:
+            self._break(str(refusal), None)
+            return None
+        now = self._loop.time()
+        link = self._arrivals.link_from(self._left)
+        if link is not None:
+            self._patience.arrived(link.protocol.gap)
+        if self._first is None:
+            self._first = now
+        if step.opens and self._on_hop is not None:
+            self._on_hop(step.hop)
+            if self._over:
+                return None
+        self._incoming = _Incoming(step, now)
+        return self._work_view[step.chunk.start : step.chunk.stop]
+
+    def received(self, header: Header) -> None:
+        incoming, self._incoming = self._incoming, None
+        if self._over or incoming is None:
+            return
+        began = time.perf_counter()
+        step, chunk = incoming.step, incoming.step.chunk
+        self._patience.transferred(chunk.nbytes, self._loop.time() - incoming.since)
+        self._outcome.bytes_received += chunk.nbytes
+        digest = header.checksum
+        if step.phase is Phase.REDUCE:
+            if not self._reduce(step):
+                self._break(f"{short(self._left)} sent a partial result that is not finite", self._left)
+                return
+            digest = checksum(self._work_view[chunk.start : chunk.stop])
+        if step.operation is not Operation.REDUCE:
+            self._checksums[chunk.segment][chunk.index] = digest
+        outgoing = self._progress.completed(step)
+        self._outcome.seconds_compute += time.perf_counter() - began
+        if outgoing is not None:
+            self._queue.append(_Queued(outgoing, digest))
+            self._pump()
+        if self._progress.done:
+            self._finish()
+
+    def corrupt(self, header: Header) -> None:
+        self._break(
+            f"{short(self._left)} sent chunk {header.chunk} of segment {header.segment} with a wrong checksum",
+            self._left,
+        )
+
+    def lost(self, reason: str) -> None:
+        self._break(f"the link from {short(self._left)} is gone: {reason}", self._left)
+
+    def overtaken(self, epoch: int, round: int) -> None:
+        self._break(f"{short(self._left)} went on to epoch {epoch}, round {round}", None)
+
+    # the inside
+
+    def _look_at_records(self) -> None:
+        records = self._progress.ordered_records()
+        if len(records) > self._records_seen:
+            self._records_seen = len(records)
+            self._divisor = self._inspect(records)
+
+    def _reduce(self, step: Step) -> bool:
+        """Fold the own input into the chunk that has arrived; False if what arrived is not sound."""
+        chunk = step.chunk
+        into = self._work[chunk.start : chunk.stop].view(chunk.dtype)
+        if not sound(self._op, into):
+            return False
+        self._source.fold(self._op, chunk.start, chunk.stop, into)
+        if step.operation is Operation.FINISH:
+            self._divide(into)
+        return True
+
+    def _write_own(self, chunk: Chunk) -> None:
+        into = self._work[chunk.start : chunk.stop].view(chunk.dtype)
+        self._source.write(chunk.start - self._shift, chunk.stop - self._shift, into)
+
+    def _divide(self, values: Array) -> None:
+        if self._op is Op.MEAN and self._divisor is not None and values.size:
+            with np.errstate(all="ignore"):
+                np.divide(values, values.dtype.type(self._divisor), out=values)
+
+    def _pump(self) -> None:
+        """Send while the socket takes it; the rest waits here, so that little is left to send when a ring breaks."""
+        right = self._right
+        assert right is not None
+        while self._queue and not right.buffered:
+            self._send(right, self._queue.popleft())
+
+    def _send(self, right: Link, queued: _Queued) -> None:
+        outgoing, chunk = queued.outgoing, queued.outgoing.chunk
+        view = self._work_view[chunk.start : chunk.stop]
+        if queued.checksum is None:
+            began = time.perf_counter()
+            direct = self._source.view(chunk.start, chunk.stop) if self._op.reduces else None
+            if direct is None:
+                self._write_own(chunk)
+            else:
+                view = direct
+            queued.checksum = checksum(view)
+            self._outcome.seconds_compute += time.perf_counter() - began
+            if outgoing.phase is Phase.GATHER:
+                self._checksums[chunk.segment][chunk.index] = queued.checksum
+        head = encode(
+            Kind.CHUNK,
+            epoch=self._epoch.number,
+            tag=self._epoch.tag,
+            round=self._round,
+            segment=chunk.segment,
+            chunk=chunk.index,
+            phase=outgoing.phase,
+            extra=outgoing.extra,
+            payload=chunk.nbytes,
+            payload_checksum=queued.checksum,
+        )
+        right.send(head, view)
+        self._outcome.bytes_sent += chunk.nbytes
+
+    def _alone(self) -> None:
+        """An epoch of one: the input is the result."""
+        if self._over:
+            return
+        try:
+            self._look_at_own_record()
+        except ValueError as refusal:
+            self._break(str(refusal), None)
+            return
+        for chunk in self._layout.chunks():
+            self._write_own(chunk)
+            self._divide(self._work[chunk.start : chunk.stop].view(chunk.dtype))
+            self._checksums[chunk.segment][chunk.index] = checksum(self._work_view[chunk.start : chunk.stop])
+        self._finish()
+
+    def _look_at_own_record(self) -> None:
+        self._divisor = self._inspect(self._progress.ordered_records())
+
+    def _finish(self) -> None:
+        while self._queue and self._right is not None:
+            # The next attempt on this link must find nothing of this one unsent, whatever the socket takes now.
+            self._send(self._right, self._queue.popleft())
+        now = self._loop.time()
+        first = now if self._first is None else self._first
+        outcome = self._outcome
+        outcome.records = self._progress.ordered_records()
+        outcome.digest = combined_digest([one for row in self._checksums for one in row], self._layout.total)
+        outcome.seconds_wait, outcome.seconds_wire = first - self._started, now - first
+        self._close()
+        self._on_done(outcome)
+
+    def _break(self, reason: str, suspect: PeerId | None) -> None:
+        if not self._over:
+            self.halt()
+            self._on_broken(Broken(reason, suspect))
+
+    def _right_lost(self, reason: str) -> None:
+        assert self._right is not None
+        remote = self._right.remote
+        self._break(f"the link to {short(remote or PeerId('?'))} is gone: {reason}", remote)
+
+    def _close(self) -> None:
+        self._over = True
+        self._incoming = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._unwatch is not None:
+            self._unwatch()
+            assert self._right is not None
+            self._right.on_writable = None
+            self._arrivals.forget()
+
+    # silence
+
+    def _watch_until(self, when: float) -> None:
+        self._timer = self._loop.call_at(when, self._watch, when)
+
+    def _watch(self, scheduled: float) -> None:
+        """The earliest moment at which the left neighbour could be too late: look, and look again before judging."""
+        now = self._loop.time()
+        heartbeat = self._patience.config.heartbeat
+        if now - scheduled > heartbeat:
+            # This process itself stood still (stopped, swapped, starved): what it did not read proves nothing.
+            self._watched_since = now
+            if self._incoming is not None:
+                self._incoming.since = now
+        deadline, reason = self._deadline()
+        if now < deadline:
+            self._doubtful = False
+            self._watch_until(deadline)
+        elif not self._doubtful:
+            # Timers may run before the sockets are read: give what is in the kernel's buffer a chance.
+            self._doubtful = True
+            self._watch_until(now + heartbeat / 2)
+        else:
+            self._break(reason, self._left)
+
+    def _deadline(self) -> tuple[float, str]:
+        name = short(self._left)
+        link = self._arrivals.link_from(self._left)
+        if link is None:
+            connect = self._patience.config.connect
+            return self._watched_since + connect, f"{name} did not open its link within {connect:g} s"
+        silence = self._patience.silence()
+        deadline = max(self._watched_since, link.last_received) + silence
+        reason = f"{name} has been silent for {silence:.2f} s"
+        if self._incoming is not None:
+            allowed = self._patience.chunk(self._incoming.step.chunk.nbytes)
+            if self._incoming.since + allowed < deadline:
+                return self._incoming.since + allowed, f"a chunk from {name} took more than {allowed:.2f} s"
+        return deadline, reason

@@ -1,0 +1,195 @@
+"""Chunks from left neighbours: to the attempt that waits for them, or held back, or thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from lepton_p2p.identity import PeerId, short
+from lepton_p2p.rounds.epoch import Epoch
+from lepton_p2p.transport.links.frames import Header, Kind
+from lepton_p2p.transport.links.link import Link
+from lepton_p2p.transport.links.protocol import Verdict
+
+_log = structlog.get_logger(__name__)
+
+
+class ChunkSink(Protocol):
+    """The attempt that waits for the chunks of one round.  Calls come from the loop, one at a time."""
+
+    def admit(self, header: Header, extra: bytes) -> memoryview | None:
+        """Where the payload goes (exactly ``header.payload`` bytes); None: throw it away."""
+
+    def received(self, header: Header) -> None:
+        """The chunk is complete and its checksum is right."""
+
+    def corrupt(self, header: Header) -> None:
+        """The chunk is complete and its checksum is wrong."""
+
+    def lost(self, reason: str) -> None:
+        """The left neighbour's link is gone."""
+
+    def overtaken(self, epoch: int, round: int) -> None:
+        """The left neighbour sends for a later epoch or round: it will send nothing more for this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    round: int
+    left: PeerId
+    sink: ChunkSink
+
+
+class Arrivals:
+    """Routes the CHUNK frames of all accepted ring links of one peer.
+
+    The position is ``(epoch number, epoch tag, round)``.  A frame of the expected round from the expected left
+    neighbour goes to the sink; one from further on holds its link (no reading, no spinning) until :meth:`expect` or
+    :meth:`advance` gets there; one from behind is read and thrown away.  A neighbour whose link broke in this epoch is
+    reported lost to the sink at once, also if that happened between rounds: links are not reopened within an epoch.
+    ``on_lost(peer, reason)`` hears of every ring link that is lost.
+    """
+
+    def __init__(self, on_lost: Callable[[PeerId, str], None] | None = None) -> None:
+        self.on_early: Callable[[], None] | None = None
+        """Called when a chunk comes for a round that this peer has not begun: the others wait for it."""
+        self._on_lost = on_lost
+        self._links: dict[PeerId, Link] = {}
+        self._lost: dict[PeerId, str] = {}
+        self._number = -1
+        self._tag = 0
+        self._done = -1
+        """Rounds up to this one are over in this epoch, whether they completed or not."""
+        self._expected: _Expected | None = None
+
+    def accept(self, link: Link) -> None:
+        """Take over an accepted ring link; the acceptor for ``LinkHub.serve(Purpose.RING, ...)``."""
+        remote = link.remote
+        if remote is None:
+            link.abort("a ring link must come from a peer")
+            return
+        old = self._links.pop(remote, None)
+        self._links[remote] = link
+        self._lost.pop(remote, None)
+        link.handler = _Inbound(self, link, remote)
+        link.watch(lambda reason: self._link_lost(link, remote, reason))
+        if old is not None:
+            old.abort("replaced by a newer link from the same peer")
+
+    def link_from(self, peer: PeerId) -> Link | None:
+        """The open ring link from ``peer``."""
+        return self._links.get(peer)
+
+    def keep_only(self, peers: Collection[PeerId]) -> None:
+        """Close the links of all others: a peer that was left behind learns of it at once from its broken link."""
+        for remote, link in tuple(self._links.items()):
+            if remote not in peers:
+                link.abort("its peer is not a member of this epoch")
+
+    def advance(self, number: int, tag: int) -> None:
+        """The epoch is now ``(number, tag)``: frames of others before it are stale.  Nothing is expected yet."""
+        if (number, tag) != (self._number, self._tag):
+            self._number, self._tag, self._done = number, tag, -1
+            self._lost.clear()
+        self._drop_expected()
+        self._resume()
+
+    def expect(self, epoch: Epoch, round: int, left: PeerId, sink: ChunkSink) -> None:
+        """Give the chunks of ``round`` in ``epoch`` from ``left`` to ``sink`` until :meth:`forget`.
+
+        Frames that were held for it may arrive at the sink before this returns.
+        """
+        if (epoch.number, epoch.tag) != (self._number, self._tag):
+            self._number, self._tag, self._done = epoch.number, epoch.tag, -1
+            self._lost.clear()
+        self._drop_expected()
+        self._done = max(self._done, round - 1)
+        self._expected = expected = _Expected(round, left, sink)
+        reason = self._lost.get(left)
+        if reason is not None:
+            asyncio.get_running_loop().call_soon(self._tell_lost, expected, reason)
+        self._resume()
+
+    def forget(self) -> None:
+        """The expected round is over in this epoch; the sink is not called any more, its memory not written to."""
+        self._drop_expected()
+        self._resume()
+
+    def _drop_expected(self) -> None:
+        expected, self._expected = self._expected, None
+        if expected is not None:
+            self._done = max(self._done, expected.round)
+            link = self._links.get(expected.left)
+            if link is not None:
+                link.protocol.divert()
+
+    def _resume(self) -> None:
+        for link in tuple(self._links.values()):
+            link.protocol.resume()
+
+    def _tell_lost(self, expected: _Expected, reason: str) -> None:
+        if self._expected is expected:
+            expected.sink.lost(reason)
+
+    def _link_lost(self, link: Link, remote: PeerId, reason: str) -> None:
+        if self._links.get(remote) is not link:
+            return
+        del self._links[remote]
+        self._lost[remote] = reason
+        expected = self._expected
+        if expected is not None and expected.left == remote:
+            expected.sink.lost(reason)
+        if self._on_lost is not None:
+            self._on_lost(remote, reason)
+
+    def _route(self, link: Link, remote: PeerId, header: Header, extra: bytes) -> memoryview | Verdict:
+        if header.kind is not Kind.CHUNK:
+            link.abort(f"the remote sent {header.kind.name} on a ring link")
+            return Verdict.DRAIN
+        expected = self._expected
+        if header.epoch > self._number or (header.tag == self._tag and header.round > self._done):
+            if expected is None or header.epoch > self._number or header.round != expected.round:
+                if expected is not None and expected.left == remote:
+                    asyncio.get_running_loop().call_soon(self._tell_overtaken, expected, header)
+                if expected is None and self.on_early is not None:
+                    self.on_early()
+                return Verdict.HOLD
+            if expected.left != remote:
+                _log.warning("a peer that is not the left neighbour sent a chunk; closed its link", peer=short(remote))
+                link.abort("it sent a chunk but is not the left neighbour")
+                return Verdict.DRAIN
+            target = expected.sink.admit(header, extra)
+            # The sink may have given up on seeing this very frame: then nothing may be written to its memory.
+            return Verdict.DRAIN if target is None or self._expected is not expected else target
+        return Verdict.DRAIN
+
+    def _tell_overtaken(self, expected: _Expected, header: Header) -> None:
+        if self._expected is expected:
+            expected.sink.overtaken(header.epoch, header.round)
+
+    def _finished(self, header: Header, *, intact: bool) -> None:
+        expected = self._expected
+        if expected is not None:
+            (expected.sink.received if intact else expected.sink.corrupt)(header)
+
+
+class _Inbound:
+    """The handler of one ring link."""
+
+    def __init__(self, arrivals: Arrivals, link: Link, remote: PeerId) -> None:
+        self._arrivals = arrivals
+        self._link = link
+        self._remote = remote
+
+    def admit(self, header: Header, extra: bytes) -> memoryview | Verdict:
+        return self._arrivals._route(self._link, self._remote, header, extra)
+
+    def received(self, header: Header) -> None:
+        self._arrivals._finished(header, intact=True)
+
+    def corrupt(self, header: Header) -> None:
+        self._arrivals._finished(header, intact=False)

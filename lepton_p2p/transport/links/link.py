@@ -1,0 +1,220 @@
+"""One authenticated connection of the data plane."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import cast
+
+from lepton_p2p.identity import PeerId
+from lepton_p2p.transport.links.frames import HEADER_BYTES, MAX_PAYLOAD, Header, Kind, encode
+from lepton_p2p.transport.links.protocol import FrameHandler, FrameProtocol, Verdict
+from lepton_p2p.transport.links.tuning import round_trip, tune
+
+_SMALL = 16 << 10
+"""Payloads up to this size are copied behind their header: cheaper than a second buffer in the write."""
+
+
+class Purpose(IntEnum):
+    """What a link is for; a ticket is good for one purpose."""
+
+    RING = 1
+    """Chunks of rounds, from the left neighbour (who connects) to the right one (who accepts)."""
+    FETCH = 2
+    """Ranges of results and snapshots, asked for by the side that connects."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatistics:
+    """Counters since the link was opened; bytes include headers; ``rtt`` is the kernel's estimate in seconds."""
+
+    bytes_sent: int
+    bytes_received: int
+    frames_sent: int
+    frames_received: int
+    rtt: float | None
+
+
+class Unexpected:
+    """The handler of a link on which nothing should arrive: says so and closes it."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def admit(self, header: Header, extra: bytes) -> Verdict:
+        self._link.abort(f"the remote sent {header.kind.name}, nothing was expected")
+        return Verdict.DRAIN
+
+    def received(self, header: Header) -> None:  # pragma: no cover - admit never gives memory
+        raise AssertionError("unreachable")
+
+    corrupt = received
+
+
+class Link:
+    """A TCP connection to ``remote`` (None: a client that is no peer), used for one ``purpose``.
+
+    Sending never blocks and never copies payloads above 16 KiB: memory handed to :meth:`send` must stay as it is until
+    :meth:`drained`, or until what the remote answered proves that it arrived.  (What the socket did not take at once
+    is kept by reference; bytes changed too early reach the remote with a checksum that no longer fits, so that they
+    are refused there, never used.)  If ``heartbeat`` is given, a HEARTBEAT goes out whenever nothing else did for so
+    many seconds.
+    """
+
+    def __init__(
+        self,
+        remote: PeerId | None,
+        purpose: Purpose,
+        *,
+        heartbeat: float | None = None,
+        max_payload: int = MAX_PAYLOAD,
+    ) -> None:
+        self.remote = remote
+        self.purpose = purpose
+        self.on_writable: Callable[[], None] | None = None
+        """Called each time everything that was sent has left this process."""
+        self.protocol = FrameProtocol(
+            Unexpected(self), on_lost=self._lost, on_drained=self._drained, max_payload=max_payload
+        )
+        self._transport: asyncio.Transport | None = None
+        self._reason: str | None = None
+        self._watchers: list[Callable[[str], None]] = []
+        self._waiting: list[asyncio.Future[None]] = []
+        self._heartbeat = heartbeat
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._last_sent = self._loop.time()
+        self._bytes_sent = 0
+        self._frames_sent = 0
+
+    def attach(self, transport: asyncio.BaseTransport) -> None:
+        """Begin on a connected ``transport`` whose protocol is :attr:`protocol`."""
+        self._transport = cast(asyncio.Transport, transport)
+        # With no allowance every write goes to the socket at once, and pause/resume tell exactly when it is drained.
+        self._transport.set_write_buffer_limits(high=0)
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            tune(sock)
+        if self._heartbeat is not None:
+            self._timer = self._loop.call_later(self._heartbeat, self._beat)
+
+    @property
+    def handler(self) -> FrameHandler:
+        """Who gets the frames that arrive."""
+        return self.protocol.handler
+
+    @handler.setter
+    def handler(self, handler: FrameHandler) -> None:
+        self.protocol.handler = handler
+
+    @property
+    def closed(self) -> str | None:
+        """Why the link is gone, in one line; None while it is usable."""
+        return self._reason
+
+    @property
+    def last_received(self) -> float:
+        """The loop's time when the last byte came."""
+        return self.protocol.last_received
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that the socket has not taken yet; memory given to :meth:`send` is referenced while this is not 0."""
+        transport = self._transport
+        return 0 if transport is None or self._reason is not None else transport.get_write_buffer_size()
+
+    def send(self, head: bytes, payload: memoryview | None = None) -> None:
+        """Send an encoded ``head`` (see ``frames.encode``) and the payload it announces; ignored on a closed link."""
+        transport = self._transport
+        if transport is None or self._reason is not None or transport.is_closing():
+            return
+        size = len(head)
+        if payload is None or not payload.nbytes:
+            transport.write(head)
+        elif payload.nbytes <= _SMALL:
+            size += payload.nbytes
+            transport.write(head + bytes(payload))
+        else:
+            size += payload.nbytes
+            transport.writelines((head, payload))
+        self._bytes_sent += size
+        self._frames_sent += 1
+        self._last_sent = self._loop.time()
+
+    async def drained(self) -> None:
+        """Wait until no memory given to :meth:`send` is referenced any more: all of it sent, or the link gone."""
+        while self.buffered:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+    def watch(self, on_lost: Callable[[str], None]) -> Callable[[], None]:
+        """Call ``on_lost(reason)`` once when the link is gone (soon, if it is gone already); returns the undo."""
+        if self._reason is not None:
+            handle = self._loop.call_soon(on_lost, self._reason)
+            return handle.cancel
+        self._watchers.append(on_lost)
+
+        def undo() -> None:
+            if on_lost in self._watchers:
+                self._watchers.remove(on_lost)
+
+        return undo
+
+    def close(self) -> None:
+        """Send what is buffered, then close; watchers hear of it when it is done."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Close at once, dropping what is buffered; ``reason`` is what watchers and :attr:`closed` say."""
+        self.protocol.fail(reason)
+        if self._transport is None:
+            self._lost(reason)
+
+    def statistics(self) -> LinkStatistics:
+        """Counters and the round-trip time now."""
+        sock = self._transport.get_extra_info("socket") if self._transport and self._reason is None else None
+        return LinkStatistics(
+            self._bytes_sent,
+            self.protocol.bytes_received,
+            self._frames_sent,
+            self.protocol.frames_received,
+            round_trip(sock) if sock is not None else None,
+        )
+
+    def _beat(self) -> None:
+        assert self._heartbeat is not None
+        idle = self._loop.time() - self._last_sent
+        if idle >= self._heartbeat * 0.99:
+            if not self.buffered:
+                self.send(encode(Kind.HEARTBEAT))
+            idle = 0.0
+        self._timer = self._loop.call_later(self._heartbeat - idle, self._beat)
+
+    def _drained(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        if self.on_writable is not None:
+            self.on_writable()
+
+    def _lost(self, reason: str) -> None:
+        if self._reason is not None:
+            return
+        self._reason = reason
+        if self._timer is not None:
+            self._timer.cancel()
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            watcher(reason)
+
+
+__all__ = ["HEADER_BYTES", "Link", "LinkStatistics", "Purpose", "Unexpected"]

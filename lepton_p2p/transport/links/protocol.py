@@ -1,0 +1,231 @@
+"""Frames off a socket: headers into a small stage, payloads straight into the destination's memory.
+
+The reader never allocates on the word of the remote: lengths are checked against the bounds in ``frames`` first, the
+stage grows to ``MAX_EXTRA`` at most, and a payload goes where the handler says or into a scratch buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol, cast
+
+from lepton_p2p.transport.links.frames import (
+    HEADER_BYTES,
+    MAX_PAYLOAD,
+    FrameError,
+    Header,
+    Kind,
+    checksum,
+    decode,
+    head_bytes,
+    short_checksum,
+)
+
+_STAGE = 8 << 10
+"""One read brings a whole small frame; of a large one at most this much is copied once more."""
+_SCRATCH = 64 << 10
+
+
+class Verdict(Enum):
+    """What to do with a frame that has no destination."""
+
+    DRAIN = "drain"
+    """Read its payload and throw it away."""
+    HOLD = "hold"
+    """Stop reading this link until :meth:`FrameProtocol.resume`; the frame is then offered again."""
+
+
+class FrameHandler(Protocol):
+    """Who decides where frames go; called by :class:`FrameProtocol`, never concurrently."""
+
+    def admit(self, header: Header, extra: bytes) -> memoryview | Verdict:
+        """Where the payload goes: writable memory of exactly ``header.payload`` bytes, or a verdict."""
+
+    def received(self, header: Header) -> None:
+        """The payload is complete in the memory that ``admit`` gave, and its checksum is right."""
+
+    def corrupt(self, header: Header) -> None:
+        """The payload is complete in the memory that ``admit`` gave, and its checksum is wrong."""
+
+
+class FrameProtocol(asyncio.BufferedProtocol):
+    """One direction of reading for one link.
+
+    ``on_lost(reason)`` is called once, when the socket is gone, by whatever cause.  ``on_drained()`` is called when
+    the transport's write buffer has become empty.  ``last_received`` is the loop's time of the last byte, ``gap`` the
+    seconds between the last two times that bytes came.
+    """
+
+    def __init__(
+        self,
+        handler: FrameHandler,
+        *,
+        on_lost: Callable[[str], None],
+        on_drained: Callable[[], None],
+        max_payload: int = MAX_PAYLOAD,
+    ) -> None:
+        self.handler = handler
+        self.last_received = 0.0
+        self.gap = 0.0
+        self.bytes_received = 0
+        self.frames_received = 0
+        self.held = False
+        self.writing_paused = False
+        self._on_lost = on_lost
+        self._on_drained = on_drained
+        self._max_payload = max_payload
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._stage = memoryview(bytearray(_STAGE))
+        self._scratch: memoryview | None = None
+        self._start = self._end = 0
+        self._header: Header | None = None
+        self._body = False
+        self._target: memoryview | None = None
+        self._filled = 0
+        self._reason = ""
+
+    # asyncio calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from asyncio's
+        self.last_received = self._loop.time()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._body and self._header is not None and self._start == self._end:
+            if self._target is not None:
+                return self._target[self._filled :]
+            if self._scratch is None:
+                self._scratch = memoryview(bytearray(_SCRATCH))
+            return self._scratch[: self._header.payload - self._filled]
+        return self._stage[self._end :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        now = self._loop.time()
+        self.gap = now - self.last_received
+        self.last_received = now
+        self.bytes_received += nbytes
+        if self._body and self._header is not None and self._start == self._end:
+            self._filled += nbytes
+            if self._filled < self._header.payload:
+                return
+        else:
+            self._end += nbytes
+        self._parse()
+
+    def eof_received(self) -> bool:
+        self._reason = self._reason or "the remote closed the connection"
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._on_lost(self._reason or (f"the connection broke: {exc}" if exc else "the connection was closed"))
+
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        self._on_drained()
+
+    # the link and its owner call these
+
+    def resume(self) -> None:
+        """Offer the frame that is held to the handler again."""
+        if self.held:
+            self.held = False
+            self.last_received = self._loop.time()  # nobody listened: the silence until now was not the remote's
+            self._parse()
+            if not self.held and self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def divert(self) -> None:
+        """Throw away the rest of the payload that is under way: its memory is no longer written to."""
+        self._target = None
+
+    def fail(self, reason: str) -> None:
+        """Close the socket at once and give ``reason`` to ``on_lost`` (the first reason counts)."""
+        self._reason = self._reason or reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    # the parser
+
+    def _parse(self) -> None:
+        try:
+            while not self.held and not self._reason and self._step():
+                pass
+        except FrameError as error:
+            self.fail(f"bad frame: {error}")
+        if self._start == self._end:
+            self._start = self._end = 0
+
+    def _step(self) -> bool:
+        """Do what the staged bytes allow; False if more bytes are needed."""
+        if not self._body:
+            return self._begin()
+        header = self._header
+        assert header is not None
+        if self._filled < header.payload:
+            take = min(self._end - self._start, header.payload - self._filled)
+            if self._target is not None:
+                self._target[self._filled : self._filled + take] = self._stage[self._start : self._start + take]
+            self._filled += take
+            self._start += take
+            if self._filled < header.payload:
+                return False
+        self._finish(header)
+        return True
+
+    def _begin(self) -> bool:
+        """Read a header and its extra, and ask where the payload goes."""
+        have = self._end - self._start
+        if self._header is None:
+            if have < HEADER_BYTES:
+                return self._make_room(HEADER_BYTES)
+            self._header = decode(self._stage[self._start : self._end], max_payload=self._max_payload)
+        header = self._header
+        need = head_bytes(header)
+        if have < need:
+            return self._make_room(need)
+        extra = bytes(self._stage[self._start + HEADER_BYTES : self._start + HEADER_BYTES + header.extra])
+        if header.extra and short_checksum(extra) != header.extra_checksum:
+            raise FrameError("records with a wrong checksum")
+        if header.kind is Kind.HEARTBEAT and not header.payload:
+            self._start += need
+            self._header = None
+            return True
+        verdict = self.handler.admit(header, extra)
+        if verdict is Verdict.HOLD:
+            self.held = True
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.pause_reading()
+            return False
+        self._start += need
+        self._target = verdict if isinstance(verdict, memoryview) else None
+        self._body, self._filled = True, 0
+        return True
+
+    def _make_room(self, need: int) -> bool:
+        """Move the staged bytes to the front, into a larger stage if ``need`` (bounded by ``decode``) asks for it."""
+        have = self._end - self._start
+        if self._start + need > len(self._stage) or self._start + have == len(self._stage):
+            old = bytes(self._stage[self._start : self._end])
+            if need > len(self._stage):
+                self._stage = memoryview(bytearray(need))
+            self._stage[:have] = old
+            self._start, self._end = 0, have
+        return False
+
+    def _finish(self, header: Header) -> None:
+        target, self._target = self._target, None
+        self._header, self._body = None, False
+        self.frames_received += 1
+        if target is None:
+            return
+        if checksum(target) == header.checksum:
+            self.handler.received(header)
+        else:
+            self.handler.corrupt(header)
