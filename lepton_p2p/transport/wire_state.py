@@ -43,6 +43,7 @@ ITEM_BYTES = {
 _PURPOSE_TO_WIRE = {
     Purpose.RING: links_pb2.LINK_PURPOSE_RING,
     Purpose.FETCH: links_pb2.LINK_PURPOSE_FETCH,
+    Purpose.PUSH: links_pb2.LINK_PURPOSE_PUSH,
 }
 _PURPOSE_FROM_WIRE: dict[int, Purpose] = {wire: purpose for purpose, wire in _PURPOSE_TO_WIRE.items()}
 

@@ -52,6 +52,10 @@ class Kind(IntEnum):
     """The range asked for."""
     FAILED = 6
     """Why the range cannot be sent; ``extra`` is the reason."""
+    PUSH = 7
+    """A part of a message for the remote's push handler (push links)."""
+    PUSHED = 8
+    """What became of that message; ``phase`` says it."""
 
 
 @dataclass(frozen=True, slots=True)

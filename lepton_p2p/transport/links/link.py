@@ -24,6 +24,8 @@ class Purpose(IntEnum):
     """Chunks of rounds, from the left neighbour (who connects) to the right one (who accepts)."""
     FETCH = 2
     """Ranges of results and snapshots, asked for by the side that connects."""
+    PUSH = 3
+    """Messages between two peers outside of rounds, from the side that connects."""
 
 
 @dataclass(frozen=True, slots=True)

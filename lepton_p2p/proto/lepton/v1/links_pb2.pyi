@@ -28,6 +28,8 @@ class _LinkPurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkPurpo
     """Chunks of a ring, from the left neighbour to the right one."""
     LINK_PURPOSE_FETCH: _LinkPurpose.ValueType  # 2
     """Bulk bytes on request: results and snapshots."""
+    LINK_PURPOSE_PUSH: _LinkPurpose.ValueType  # 3
+    """Messages between two peers outside of rounds, from the one that opens the link."""
 
 class LinkPurpose(_LinkPurpose, metaclass=_LinkPurposeEnumTypeWrapper): ...
 
@@ -36,6 +38,8 @@ LINK_PURPOSE_RING: LinkPurpose.ValueType  # 1
 """Chunks of a ring, from the left neighbour to the right one."""
 LINK_PURPOSE_FETCH: LinkPurpose.ValueType  # 2
 """Bulk bytes on request: results and snapshots."""
+LINK_PURPOSE_PUSH: LinkPurpose.ValueType  # 3
+"""Messages between two peers outside of rounds, from the one that opens the link."""
 Global___LinkPurpose: _TypeAlias = LinkPurpose  # noqa: Y015
 
 @_typing.final
