@@ -117,6 +117,11 @@ class Trainer:
                 return self._tell(phase="stopped")
             self._after(self._strategy.finish(), last=True)
             return self._tell(phase="done")
+        except Closed:
+            # Closing the collective is how a round that waits is ended for a stop.
+            if not self._stop.is_set():
+                raise
+            return self._tell(phase="stopped")
         finally:
             self._end()
 

@@ -13,7 +13,7 @@ from lepton_p2p.training.ranges import Range
 VERSION = 1
 MAX_RANGES = 64
 """Of one claim: 13 + 64 * 2 * 5 bytes stay below the limit of a note for data sets of up to 2**35 samples."""
-_HEAD = struct.Struct("!BBdH")
+_HEAD = struct.Struct("!BBBdH")
 _MAX_VARINT = 5
 
 
@@ -31,25 +31,29 @@ class NoteFlag(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """``claim``: the places (in the pass's permutation) whose gradient the sender put in; ``loss_sum`` over them."""
+    """``claim``: the places (in the pass's permutation) whose gradient the sender put in; ``loss_sum`` over them.
+
+    ``failures``: how often in a row the sender could not fetch the state (counted up to 255).
+    """
 
     flags: NoteFlag = NoteFlag.NONE
     claim: tuple[Range, ...] = ()
     loss_sum: float = 0.0
+    failures: int = 0
 
     def encode(self) -> bytes:
         """At most ``MAX_NOTE`` (1024) bytes; ``ValueError`` for more than ``MAX_RANGES`` ranges."""
         if len(self.claim) > MAX_RANGES:
             raise ValueError(f"a claim has at most {MAX_RANGES} ranges, this one {len(self.claim)}")
         body = b"".join(_varint(number) for item in self.claim for number in (item.start, item.size))
-        return _HEAD.pack(VERSION, self.flags, self.loss_sum, len(self.claim)) + body
+        return _HEAD.pack(VERSION, self.flags, min(self.failures, 255), self.loss_sum, len(self.claim)) + body
 
     @classmethod
     def decode(cls, data: bytes) -> Note:
         """Read what ``encode`` wrote; ``ValueError`` for anything else (bytes come from the network)."""
         if len(data) < _HEAD.size:
             raise ValueError("a training note is too short")
-        version, flags, loss_sum, count = _HEAD.unpack_from(data)
+        version, flags, failures, loss_sum, count = _HEAD.unpack_from(data)
         if version != VERSION or count > MAX_RANGES or flags & ~7:
             raise ValueError(f"not a training note of version {VERSION}")
         numbers = list(_varints(data[_HEAD.size :]))
@@ -57,7 +61,7 @@ class Note:
             raise ValueError(f"a training note announces {count} ranges and carries {len(numbers)} numbers")
         claim = tuple(Range(start, start + size) for start, size in zip(numbers[::2], numbers[1::2], strict=True))
         # A loss is only shown: a broken one must not break the round.
-        return cls(NoteFlag(flags), claim, loss_sum if math.isfinite(loss_sum) else 0.0)
+        return cls(NoteFlag(flags), claim, loss_sum if math.isfinite(loss_sum) else 0.0, failures)
 
     @classmethod
     def read(cls, data: bytes) -> Note | None:

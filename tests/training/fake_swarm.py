@@ -61,6 +61,7 @@ class FakeSwarm:
         """Called with each round's number when all its inputs are there, before it is decided; the lock is held."""
         self.fetch_allowed = threading.Event()
         self.fetch_allowed.set()
+        self.fetch_fails = False
         self.reject: set[int] = set()
         self._members: list[PeerId] = []
         self._since: dict[PeerId, int] = {}
@@ -205,7 +206,7 @@ class FakeSwarm:
                 lambda: self._holders(round) or self._nobody_will(round) or cancelled.is_set(), DEADLINE
             )
             holders = self._holders(round)
-        if not holders:
+        if not holders or self.fetch_fails:
             raise StateLost(f"nobody has the state after round {round}")
         assert len({snapshot.manifest.digest for snapshot in holders}) == 1, "donors disagree"
         assembler = Assembler(holders[0].manifest, schema)

@@ -3,112 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from all_reduce_steps import (
+    IDS,
+    OPTIMIZERS,
+    SAMPLES,
+    assert_each_sample_once_per_pass,
+    assert_identical,
+    at,
+    both,
+    forget_all,
+    job,
+    join_when,
+    start,
+)
 from fake_swarm import FakePeer, FakeSwarm
-from torch import nn
 
-from lepton_p2p.errors import Closed, RoundRejected, StateLost
-from lepton_p2p.identity import PeerId
-from lepton_p2p.jobs import Job, job_from_table
-from lepton_p2p.models import Built, build
+from lepton_p2p.errors import Closed, StateLost
+from lepton_p2p.jobs import load_job
+from lepton_p2p.models import build
 from lepton_p2p.training import params_digest, train_alone
-from lepton_p2p.training.notes import Note
-from lepton_p2p.training.sampler import Cursor
-
-IDS = tuple(PeerId(f"{index:032x}") for index in range(8))
-SAMPLES = 96
-OPTIMIZERS = {
-    "sgd": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
-    "adam": {"name": "adam", "lr": 0.01},
-    "adamw": {"name": "adamw", "lr": 0.01},
-}
-
-
-def job(**changes: object) -> Job:
-    table: dict[str, object] = {
-        "seed": 11,
-        "batch_size": 4,
-        "evaluate_every": 0,
-        "model": {"name": "mlp", "sizes": [16, 12, 4]},
-        "data": {"name": "synthetic_classification", "samples": SAMPLES, "test_samples": 40},
-        "optimizer": OPTIMIZERS["sgd"],
-        "schedule": {"passes": 3, "lr": "cosine", "warmup_steps": 4},
-    }
-    return job_from_table({**table, **changes})
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Peers are threads already."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def start(swarm: FakeSwarm, count: int, what: Job) -> list[FakePeer]:
-    swarm.found(IDS[:count])
-    return [FakePeer(swarm, me, what, build(what)).start() for me in IDS[:count]]
-
-
-def join_when(swarm: FakeSwarm, peer: FakePeer, round: int) -> None:
-    """Let ``peer`` wait at the door when ``round`` is about to be decided, so that it is in the round after it."""
-    hook = swarm.before_round
-
-    def then(number: int) -> None:
-        hook(number)
-        if number == round:
-            peer.start()
-            assert swarm.changed.wait_for(lambda: peer.me in swarm._waiting, 20)
-
-    swarm.before_round = then
-
-
-def at(swarm: FakeSwarm, round: int, action: object, *arguments: object) -> None:
-    hook = swarm.before_round
-
-    def then(number: int) -> None:
-        hook(number)
-        if number == round:
-            action(*arguments)  # type: ignore[operator]
-
-    swarm.before_round = then
-
-
-def used_samples(swarm: FakeSwarm, total: int = SAMPLES) -> dict[int, Counter[int]]:
-    """How often each place of each pass is in a result, replayed from the results alone."""
-    cursor = Cursor(total, 11, 4)
-    used: dict[int, Counter[int]] = {}
-    for result in swarm.results:
-        for peer in result.contributors:
-            claim = Note.decode(result.notes[peer]).claim
-            used.setdefault(cursor.pass_number, Counter()).update(p for item in claim for p in range(*item[:2]))
-        cursor = cursor.advance(
-            members=result.members,
-            contributors=result.contributors,
-            refused=result.refused,
-            notes=result.notes,
-            founding=result.round == 1,
-        )
-    return used
-
-
-def assert_each_sample_once_per_pass(swarm: FakeSwarm, passes: int, total: int = SAMPLES) -> None:
-    used = used_samples(swarm, total)
-    assert set(used) == set(range(passes))
-    for counter in used.values():
-        assert set(counter) == set(range(total))
-        assert set(counter.values()) == {1}
-
-
-def assert_identical(swarm: FakeSwarm, peers: list[FakePeer]) -> None:
-    """At the end, and (what the members themselves said) before every round."""
-    assert len({params_digest(peer.built.model) for peer in peers}) == 1
-    assert all(len(said) <= 1 for said in swarm.digests.values())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
@@ -233,19 +150,6 @@ def test_when_all_donors_of_a_snapshot_died_a_newer_one_is_asked_for() -> None:
     assert_each_sample_once_per_pass(swarm, 4)
 
 
-def both(first: object, second: object) -> object:
-    def call(number: int) -> None:
-        first(number)  # type: ignore[operator]
-        second(number)  # type: ignore[operator]
-
-    return call
-
-
-def forget_all(swarm: FakeSwarm) -> None:
-    for store in swarm.stores.values():
-        store.clear()
-
-
 def test_when_the_last_holder_of_the_state_dies_the_joiner_says_so() -> None:
     what = job()
     swarm = FakeSwarm()
@@ -270,85 +174,18 @@ def test_a_joiner_whose_only_member_dies_in_its_first_round_does_not_start_from_
         joiner.result()
 
 
-def test_a_round_that_was_rejected_changes_nothing() -> None:
+def test_a_newcomer_that_cannot_fetch_does_not_keep_the_others_for_ever() -> None:
+    what = job(schedule={"steps": 12})
     swarm = FakeSwarm()
-    swarm.reject = {1, 5, 6, 9}
-    peers = start(swarm, 2, job())
-    for peer in peers:
-        peer.result()
-    assert_identical(swarm, peers)
-    reference = build(job())
-    train_alone(job(), reference, peers=2)
-    for own, theirs in zip(reference.model.parameters(), peers[0].built.model.parameters(), strict=True):
-        torch.testing.assert_close(theirs, own, rtol=2e-4, atol=2e-5)
-
-
-def test_rounds_that_are_always_rejected_end_the_training() -> None:
-    swarm = FakeSwarm()
-    swarm.reject = set(range(5, 99))
-    for peer in start(swarm, 2, job()):
-        with pytest.raises(RoundRejected):
-            peer.result()
-    assert swarm.round == 7
-
-
-def poisoned(what: Job, samples: list[int]) -> Built:
-    built = build(what)
-    x = built.train[0].clone()
-    x[samples] = float("nan")
-    return Built(built.model, (x, built.train[1]), built.test, built.loss_fn, built.make_optimizer)
-
-
-def test_a_sample_that_gives_nan_is_tried_twice_then_skipped_and_counted() -> None:
-    what = job()
-    swarm = FakeSwarm()
-    swarm.found(IDS[:3])
-    peers = [FakePeer(swarm, me, what, poisoned(what, [17])).start() for me in IDS[:3]]
-    finals = [peer.result() for peer in peers]
-    assert_identical(swarm, peers)
-    assert all(bool(torch.isfinite(p).all()) for p in peers[0].built.model.parameters())
-    report = finals[0].report
-    assert report is not None
-    assert 3 <= report.skipped <= 3 * 8, "the sample itself in every pass, and at most what shared its batches"
-    assert report.samples + report.skipped == 3 * SAMPLES
-    refused = [(result.round, result.refused) for result in swarm.results if result.refused]
-    assert len(refused) == 6, "twice in each pass"
-    assert all(first != second for (_, first), (_, second) in zip(refused[::2], refused[1::2], strict=True))
-
-
-def test_data_that_are_all_bad_end_the_training_with_a_reason() -> None:
-    what = job()
-    swarm = FakeSwarm()
-    swarm.found(IDS[:2])
-    peers = [FakePeer(swarm, me, what, poisoned(what, list(range(SAMPLES)))).start() for me in IDS[:2]]
-    for peer in peers:
-        with pytest.raises(RoundRejected, match="diverged"):
-            peer.result()
-
-
-def with_batch_norm(what: Job) -> Built:
-    built = build(what)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model = nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
-    model.register_buffer("constant", torch.tensor([0.1, 0.7]))
-    return Built(model, built.train, built.test, built.loss_fn, built.make_optimizer)
-
-
-def test_batch_statistics_stay_equal_and_constants_stay_what_they_are() -> None:
-    what = job(batch_size=8)
-    swarm = FakeSwarm()
-    joiner = FakePeer(swarm, IDS[3], what, with_batch_norm(what))
+    swarm.fetch_fails = True
+    joiner = FakePeer(swarm, IDS[4], what, build(what))
     join_when(swarm, joiner, 4)
-    swarm.found(IDS[:2])
-    peers = [*(FakePeer(swarm, me, what, with_batch_norm(what)).start() for me in IDS[:2]), joiner]
-    finals = [peer.result() for peer in peers]
+    peers = start(swarm, 2, what)
+    for peer in peers:
+        assert peer.result().step == 12
     assert_identical(swarm, peers)
-    model = peers[0].built.model
-    norm = model[1]  # type: ignore[index]
-    assert int(norm.num_batches_tracked) == finals[0].step
-    assert float(norm.running_mean.abs().sum()) > 0
-    assert torch.equal(model.constant, torch.tensor([0.1, 0.7]))
+    with pytest.raises(StateLost):
+        joiner.result()
 
 
 def test_a_stopped_peer_returns_at_a_boundary_and_leaves_the_others() -> None:
@@ -398,10 +235,6 @@ def test_a_late_peer_gets_the_final_state_when_all_members_welcome_it() -> None:
 
 
 def test_alone_the_shipped_demo_reaches_its_accuracy() -> None:
-    from pathlib import Path
-
-    from lepton_p2p.jobs import load_job
-
     shipped = load_job(Path(__file__).parents[2] / "peers" / "digits.toml")
     final = train_alone(shipped, peers=4)
     assert final.metrics["accuracy"] >= 0.95

@@ -43,15 +43,6 @@ def job(**changes: object) -> Job:
     return job_from_table({**table, **changes})
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Peers are threads already."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Gossipers:
     """A swarm of gossiping peers; all of ``ids`` are members of the last round."""
 

@@ -20,6 +20,7 @@ notes = st.builds(
     st.sampled_from([NoteFlag(value) for value in range(8)]),
     claims,
     st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(0, 255),
 )
 peers = st.binary(min_size=16, max_size=16).map(lambda data: PeerId(data.hex()))
 headers = st.builds(

@@ -24,6 +24,9 @@ from lepton_p2p.training.strategies.base import Context, Report, Strategy, strat
 MAX_REJECTIONS = 3
 """Rounds in a row without a result, with nothing changed in between: the next one will not have one either."""
 
+PATIENCE = 3
+"""Failed fetches in a row after which those that are done no longer wait for a newcomer."""
+
 log = structlog.get_logger()
 
 
@@ -41,6 +44,7 @@ class AllReduce(Strategy):
         self._catching: CatchUp | None = None
         self._fresh = True
         self._rejections = 0
+        self._failures = 0
         self._all_ready = False
 
     @property
@@ -109,7 +113,8 @@ class AllReduce(Strategy):
         if not self._established:
             self._replica.contribute(())
             fresh = NoteFlag.FRESH if self._fresh else NoteFlag.NONE
-            return Note(NoteFlag.NONE if self._catching else NoteFlag.WANTS_STATE | fresh)
+            flags = NoteFlag.NONE if self._catching else NoteFlag.WANTS_STATE | fresh
+            return Note(flags, failures=self._failures)
         cursor = self._replica.cursor
         claim = () if self._complete else cursor.plan().get(self._context.collective.me, ())
         return Note(NoteFlag.READY, claim, self._replica.contribute(claim))
@@ -128,7 +133,8 @@ class AllReduce(Strategy):
         else:
             self._start_catching_up(result, notes)
         self._fresh = False
-        self._all_ready = founding or set(result.members) <= set(ready)
+        hopeless = {peer for peer, note in notes.items() if note and note.failures >= PATIENCE}
+        self._all_ready = founding or set(result.members) <= hopeless.union(ready)
 
     def _is_founding(self, result: RoundResult, notes: Mapping[PeerId, Note | None]) -> bool:
         """The lineage's very first round, of peers that all start from the seeded state."""
@@ -180,8 +186,10 @@ class AllReduce(Strategy):
         try:
             catching.finish(self._replica.restore, self._replay)
             self._established = True
+            self._failures = 0
             log.info("caught up", rounds=len(catching.kept))
         except (StateLost, IntegrityError) as error:
+            self._failures += 1
             log.warning("the state could not be fetched; asking for a newer one", reason=str(error))
         finally:
             catching.close()
