@@ -275,8 +275,8 @@ class Agreement:
             self._yield("the swarm went on without this peer", towards=larger)
             return
         before = self.epoch.ids if self.epoch is not None else ()
-        lost = [(peer, self._gone[peer]) for peer in before if peer in self._gone and peer not in peers]
-        lost += [(peer, reason) for peer, reason in proposal.missing.items() if peer in before]
+        reasons = self._gone | proposal.missing
+        lost = [(peer, reasons[peer]) for peer in before if peer in reasons and peer not in peers]
         for peer, reason in proposal.missing.items():
             self._waiting.pop(peer, None)
             self._out.append(fx.Accuse(peer, reason))
