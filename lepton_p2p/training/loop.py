@@ -146,8 +146,8 @@ class Trainer:
         self._fail_snapshots()
 
     def _after(self, report: Report, *, last: bool = False) -> None:
-        if report.result is not None:
-            self._round = report.result.round
+        # Without rounds, the step tells one snapshot of the weights from another.
+        self._round = report.result.round if report.result is not None else max(self._round, report.step)
         due = self._job.evaluate_every and report.step // self._job.evaluate_every != self._evaluated
         metrics, digest = self._progress.metrics, self._progress.params_digest
         if self._strategy.ready and (last or due):
