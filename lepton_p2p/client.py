@@ -34,6 +34,8 @@ SwarmStatus = StatusReport
 DEFAULT_TIMEOUT = 10.0
 """Seconds that a call may take.  ``weights`` waits up to a minute for the next step boundary, and then for as long as
 bytes keep coming."""
+CHUNKS_UNDER_WAY = 4
+"""Chunks that ``weights`` asks for at once: hides a round trip, and the time that checking takes."""
 LARGEST_WEIGHTS = 64 << 30
 """Bytes that ``weights`` accepts unless it is told otherwise."""
 
@@ -133,12 +135,23 @@ class Client:
 
 
 async def _fill(assembler: Assembler, link: Link, manifest: Manifest) -> None:
-    """Fetch every chunk straight into its place, and check it there."""
+    """Fetch every chunk straight into its place and check it there, a few at a time: one waits, one is checked."""
     from lepton_p2p.collectives.fetch import Fetcher  # imports torch, as above
 
     fetcher = Fetcher(link)
-    for index in assembler.missing:
-        offset, _ = assembler.manifest.span(index)
-        await fetcher.fetch_range(manifest.kind, manifest.round, offset, assembler.buffer(index))
-        # A thread: sha256 of 1 MiB is half a millisecond that the loop would owe to everybody else.
-        await asyncio.to_thread(assembler.verify, index)
+    missing = iter(assembler.missing)
+
+    async def fetch_some() -> None:
+        for index in missing:
+            offset, _ = assembler.manifest.span(index)
+            await fetcher.fetch_range(manifest.kind, manifest.round, offset, assembler.buffer(index))
+            # A thread: sha256 of 1 MiB is half a millisecond that the loop would owe to everybody else.
+            await asyncio.to_thread(assembler.verify, index)
+
+    tasks = [asyncio.create_task(fetch_some()) for _ in range(CHUNKS_UNDER_WAY)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
