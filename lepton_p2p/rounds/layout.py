@@ -120,7 +120,7 @@ def _chunks(segment: int, parts: Sequence[Group], chunk_bytes: int) -> tuple[Chu
     for part in parts:
         size = part.stop - part.start
         count = max(1, -(-size // (chunk_bytes // _ALIGN * _ALIGN)))
-        stride = -(-size // (count * _ALIGN)) * _ALIGN
+        stride = max(1, -(-size // (count * _ALIGN))) * _ALIGN
         cuts = [*range(part.start, part.stop, stride), part.stop]
         for start, stop in pairwise(cuts):
             chunks.append(Chunk(segment, len(chunks), start, stop, part.dtype))
