@@ -141,9 +141,10 @@ class JobHost:
             return
         self._job = job
         self._node.events.publish("job", f"{job.name} ({job.digest[:12]})")
-        self._start(job, built)
         self._node.enter(job=job.digest, found=founding)
-        await self._offer_to_all()
+        self._node.tasks.spawn(self._offer_to_all(), "offer the job to the swarm")
+        await self._node.rounds.wait_for_epoch(lambda epoch: True)
+        self._start(job, built, founder=self._node.founded)
 
     async def _find(self) -> tuple[Job, bool]:
         """The job, and whether this peer founds the epoch for it."""
@@ -198,7 +199,7 @@ class JobHost:
 
     # -- the training thread -----------------------------------------------------------------------
 
-    def _start(self, job: Job, built: Built) -> None:
+    def _start(self, job: Job, built: Built, *, founder: bool) -> None:
         self._trainer = Trainer(
             job,
             built,
@@ -207,6 +208,7 @@ class JobHost:
             exchange=self.exchange,
             store=self.state,
             on_progress=lambda progress: self._bridge.post(self._tell, progress),
+            founder=founder,
         )
         self._thread = threading.Thread(target=self._train, args=(self._trainer,), name="training", daemon=True)
         self._thread.start()
@@ -214,18 +216,20 @@ class JobHost:
     def _train(self, trainer: Trainer) -> None:
         """The training thread: the schedule, and afterwards rounds for peers that came late."""
         work: Callable[[], Progress] = trainer.run
-        while not self._stopping:
+        while True:
+            # Cleared before the work: a call for more rounds, or to stop, that comes meanwhile is not lost.
+            self._wanted_again.clear()
             try:
-                self._wanted_again.clear()
                 work()
-            except Closed as error:
-                self._bridge.post(self._end, None if self._stopping else error)
-                return
             except BaseException as error:
                 self._bridge.post(self._end, error)
                 return
+            if self._stopping:
+                return
             self._bridge.post(self._end, None)
             self._wanted_again.wait()
+            if self._stopping:
+                return
             work = trainer.welcome
 
     def _tell(self, progress: Progress) -> None:
@@ -240,7 +244,7 @@ class JobHost:
             self._node.events.publish("step", f"step {progress.step}", values=values)
 
     def _end(self, error: BaseException | None) -> None:
-        if error is not None:
+        if error is not None and not self._stopping:
             self._node.fail(error)
         if self._done.done():
             return

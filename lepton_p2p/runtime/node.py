@@ -51,6 +51,8 @@ class Node:
         self.failed: asyncio.Future[None] | None = None
         self.on_gone: list[Callable[[PeerId], None]] = []
         self.on_declared_dead: list[Callable[[], None]] = []
+        self.founded = False
+        """Whether this peer founded an epoch: it starts from the initial state and needs nobody's."""
         self._book = AddressBook(options.state_dir)
         self._stack = contextlib.AsyncExitStack()
         self._closed = False
@@ -238,6 +240,9 @@ class Node:
                 if lost:
                     _log.warning("the swarm goes on without lost members", epoch=epoch.number, lost=lost)
                 _log.info("new epoch", number=epoch.number, members=names)
+                self.founded = self.founded or epoch.number == 1
+                if epoch.number == 1 and self.options.join:
+                    _log.warning("nobody in the swarm is in an epoch: this peer founds one, from the initial state")
                 self.events.publish("epoch", f"epoch {epoch.number}: {names}", values={"number": epoch.number})
             case fx.DroppedOut(reason=reason):
                 self.events.publish("dropped", reason, peer=self.me.id)
