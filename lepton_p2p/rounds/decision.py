@@ -29,12 +29,13 @@ def decide(
     1. The base is the highest round whose result (or rejection) some reporter holds.
     2. Holders must agree on its digest, and pending inputs on the state that they were made from; a minority
        (a flipped bit, a kernel that rounds differently) starts anew.
-    3. A member one round behind fetches the result; further behind, or without any result, it is a newcomer.
+    3. A member one round behind fetches the result, and so does a newcomer that was in the middle of its first round
+       (its input may be in that result); whoever is further behind, or holds nothing, is a newcomer.
     4. If nobody is behind and the pending inputs do not fit together, or were tried ``max_attempts`` times,
        the round after the base is rejected for everyone.
     """
     base, digest, holders, rejected = _base(reports)
-    behind = [r for r in reports.values() if _established(r) and r.completed == base - 1]
+    behind = [r for r in reports.values() if r.completed == base - 1 and (_established(r) or _partook(r, base))]
     work = max((reports[peer].work for peer in holders), default=max(r.work for r in reports.values()))
     if not behind and (reason := _rejection(reports, base, max_attempts)):
         base, digest, holders, rejected = base + 1, 0, (), reason
@@ -50,6 +51,13 @@ def decide(
 def _established(report: Report) -> bool:
     """Whether the reporter holds an outcome of its own; a newcomer before its first round does not."""
     return report.epoch is not None and (report.digest != 0 or report.rejected != "")
+
+
+def _partook(report: Report, round: int) -> bool:
+    """Whether ``round`` is the reporter's first and it has put its input in: others may have completed it with that."""
+    if report.epoch is None or report.pending != round:
+        return False
+    return any(member.id == report.peer for member in report.epoch.newcomers(round))
 
 
 def _base(reports: Mapping[PeerId, Report]) -> tuple[int, int, tuple[PeerId, ...], str]:
@@ -87,6 +95,8 @@ def _rejection(reports: Mapping[PeerId, Report], base: int, max_attempts: int) -
 
 def _since(report: Report, base: int, digest: int, rejected: str, state: int) -> int:
     """The first round of this member in the lineage; ``base + 1`` makes it a newcomer."""
+    if _partook(report, base) and not rejected:
+        return base
     if not _established(report) or report.epoch is None:
         return base + 1
     fits = report.completed == base - 1 or (report.completed == base and report.digest == digest)

@@ -266,3 +266,11 @@ class VirtualSwarm:
                     continue
                 for round in a.history.keys() & b.history.keys():
                     assert a.history[round] == b.history[round], f"round {round} differs on {one[:8]} and {two[:8]}"
+
+    def check_contributions(self) -> None:
+        """No input is in the results of two rounds: what a peer brought is counted once."""
+        for peer in self.live():
+            seen: dict[tuple[PeerId, int], int] = {}
+            for round, result in self.hosts[peer].history.items():
+                for contribution in result if isinstance(result, frozenset) else ():
+                    assert seen.setdefault(contribution, round) == round, f"counted twice: {contribution}"

@@ -29,6 +29,7 @@ def progress_of_all(swarm: VirtualSwarm, more: int) -> None:
     goal = max(rounds_done(swarm, peer) for peer in swarm.live()) + more
     swarm.run_until(lambda: swarm.settled() and all(rounds_done(swarm, peer) >= goal for peer in swarm.live()))
     swarm.check_histories()
+    swarm.check_contributions()
 
 
 def test_the_first_peer_founds_an_epoch_alone_and_completes_rounds() -> None:
