@@ -72,6 +72,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self.bytes_received = 0
         self.frames_received = 0
         self.held = False
+        self._paused = False
         self.writing_paused = False
         self._on_lost = on_lost
         self._on_drained = on_drained
@@ -139,6 +140,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             self.last_received = self._loop.time()  # nobody listened: the silence until now was not the remote's
             self._parse()
             if not self.held and self._transport is not None and not self._transport.is_closing():
+                self._paused = False
                 self._transport.resume_reading()
 
     def divert(self) -> None:
@@ -200,7 +202,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
         verdict = self.handler.admit(header, extra)
         if verdict is Verdict.HOLD:
             self.held = True
-            if self._transport is not None and not self._transport.is_closing():
+            if not self._paused and self._transport is not None and not self._transport.is_closing():
+                self._paused = True
                 self._transport.pause_reading()
             return False
         self._start += need
