@@ -195,6 +195,7 @@ class Pusher:
             self._settle(lane.partner, push, Closed("the peer was closed during a push") if self._closed else error)
 
     def _settle(self, partner: PeerId, push: _Push, outcome: bool | LeptonError) -> None:
+        push.payload = memoryview(b"")
         with self._lock:
             self._load[partner] -= 1
             if not self._load[partner]:
@@ -211,7 +212,9 @@ class Pusher:
             try:
                 outcome = await self._deliver(lane, push)
             except LeptonError as error:
-                outcome = error
+                # Frames in a traceback would keep the payload alive for as long as the future is kept.
+                outcome = error.with_traceback(None)
+                outcome.__context__ = None
             lane.queue.popleft()
             self._settle(lane.partner, push, outcome)
         lane.task = None
