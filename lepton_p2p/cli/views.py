@@ -70,8 +70,8 @@ def loss_text(loss: float | None) -> str:
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
-    """``accuracy 0.9733, loss 0.1000``, by name."""
-    return ", ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
+    """``accuracy 0.9733 loss 0.1000``, by name."""
+    return " ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
 
 
 def status_line(status: StatusReport) -> str:
@@ -82,7 +82,7 @@ def status_line(status: StatusReport) -> str:
     if status.samples_per_second:
         parts.append(f"{status.samples_per_second:.0f} samples/s")
     if status.metrics:
-        parts.append(metrics_text(status.metrics))
+        parts.append(f"test {metrics_text(status.metrics)}")
     if status.phase is Phase.DONE and status.params_digest:
         parts.append(f"digest {status.params_digest}")
     return ", ".join(parts)

@@ -45,7 +45,7 @@ def test_json_has_every_field_under_its_stable_name() -> None:
 
 def test_a_line_says_what_matters_now() -> None:
     assert status_line(a_status()) == (
-        "training, epoch 4, members 2, step 118, loss 0.2500, 5120 samples/s, accuracy 0.9625"
+        "training, epoch 4, members 2, step 118, loss 0.2500, 5120 samples/s, test accuracy 0.9625"
     )
     idle = a_status(phase=Phase.IDLE, epoch=0, step=0, loss=None, samples_per_second=0.0, metrics={}, members=())
     assert status_line(idle) == "idle, epoch 0, members 0, step 0"
@@ -73,4 +73,4 @@ def test_text_from_the_network_is_not_read_as_markup() -> None:
 def test_numbers_that_are_not_there_are_dashes() -> None:
     assert loss_text(None) == "-"
     assert metrics_text({}) == ""
-    assert metrics_text({"mse": 0.5, "accuracy": 1.0}) == "accuracy 1.0000, mse 0.5000"
+    assert metrics_text({"mse": 0.5, "accuracy": 1.0}) == "accuracy 1.0000 mse 0.5000"

@@ -41,7 +41,7 @@ def test_the_table_has_a_row_for_every_peer_the_killed_one_included() -> None:
 
 def test_the_line_speaks_of_those_that_live() -> None:
     assert peers_line(PEERS) == (
-        "2 peers, epoch 4 with 2 members, step 57 to 60, loss 0.1250, 5120 samples/s, accuracy 0.9625"
+        "2 peers, epoch 4 with 2 members, step 57 to 60, loss 0.1250, 5120 samples/s, test accuracy 0.9625"
     )
     assert peers_line([PEERS[0], PEERS[3]]) == ""
     assert "step 57," in peers_line([PEERS[1]])

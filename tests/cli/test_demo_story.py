@@ -182,7 +182,7 @@ async def test_a_differing_digest_is_in_the_outcome(script: Script) -> None:
     script.spoil = lambda status, number: replace(status, params_digest="1" * 16) if number == 5 else status
     outcome, _ = await tell(script)
     assert not outcome.passed
-    assert outcome.to_dict()["failed"] == ["digest of every survivor"]
+    assert outcome.to_dict()["failed"] == ["digest of survivors"]
 
 
 async def test_a_peer_that_dies_by_itself_ends_the_story_with_its_last_words(script: Script) -> None:

@@ -42,14 +42,14 @@ def test_all_promises_kept() -> None:
 @pytest.mark.parametrize(
     ("changes", "failed"),
     [
-        ({"accuracy_swarm": 0.949, "accuracy_alone": 0.949}, "test accuracy, swarm"),
-        ({"accuracy_alone": 0.9872}, "test accuracy, one process"),
-        ({"accuracy_alone": 0.9628}, "test accuracy, one process"),
+        ({"accuracy_swarm": 0.949, "accuracy_alone": 0.949}, "accuracy, swarm"),
+        ({"accuracy_alone": 0.9872}, "accuracy, one process"),
+        ({"accuracy_alone": 0.9628}, "accuracy, one process"),
         ({"rounds_done": 0}, "rounds done"),
         ({"rounds_lost": 1}, "rounds lost"),
-        ({"digests": {**GOOD.digests, "peer3": "0000000000000001"}}, "digest of every survivor"),
-        ({"digests": {"peer0": "00ff00ff00ff00ff"}}, "digest of every survivor"),
-        ({"digests": dict.fromkeys(GOOD.digests, "")}, "digest of every survivor"),
+        ({"digests": {**GOOD.digests, "peer3": "0000000000000001"}}, "digest of survivors"),
+        ({"digests": {"peer0": "00ff00ff00ff00ff"}}, "digest of survivors"),
+        ({"digests": dict.fromkeys(GOOD.digests, "")}, "digest of survivors"),
     ],
 )
 def test_a_promise_that_is_not_kept_is_named(changes: dict[str, Any], failed: str) -> None:

@@ -40,7 +40,9 @@ class Display:
 
     def say(self, text: str) -> None:
         """Something happened."""
-        self._console.print(f"{self._clock() - self._began:5.1f} s  {text}", highlight=False, markup=False)
+        self._console.print(
+            f"{self._clock() - self._began:5.1f} s  {text}", highlight=False, markup=False, soft_wrap=True
+        )
 
     def show(self, peers: Sequence[Watched]) -> None:
         """This is how the peers are now."""
@@ -92,4 +94,4 @@ def peers_line(peers: Sequence[Watched]) -> str:
         f"loss {loss_text(latest.loss)}",
         f"{latest.samples_per_second:.0f} samples/s",
     ]
-    return ", ".join(parts + ([metrics_text(latest.metrics)] if latest.metrics else []))
+    return ", ".join(parts + ([f"test {metrics_text(latest.metrics)}"] if latest.metrics else []))
