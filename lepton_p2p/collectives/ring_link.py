@@ -55,7 +55,10 @@ class RingLink:
             link.abort(reason)
 
     def when_ready(self, then: Callable[[Link | None], None]) -> None:
-        """Call ``then`` with the link (None in an epoch of one), now or when it is open; a later call replaces it."""
+        """Call ``then`` with the link (None in an epoch of one), now or when it is open; a later call replaces it.
+
+        If the link was lost in this epoch it is never called: ``on_lost`` has said so, and a new epoch follows.
+        """
         self._waiting = None
         if self._right is None:
             then(None)
@@ -72,6 +75,7 @@ class RingLink:
         try:
             link = await self._connect(right, Purpose.RING)
         except LeptonError as error:
+            self._opening = None
             self._lost(right.id, str(error))
             return
         self._link, self._opening = link, None
@@ -86,5 +90,4 @@ class RingLink:
             self._lost(peer, reason)
 
     def _lost(self, peer: PeerId, reason: str) -> None:
-        self._right = None
         self._on_lost(self._tag, peer, f"the link to it is gone: {reason}")

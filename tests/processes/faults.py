@@ -1,0 +1,111 @@
+"""Mishaps that a worker does to itself at an exact point of a round or of the agreement on an epoch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lepton_p2p.collectives.attempt import Attempt
+from lepton_p2p.rounds.messages import RoundMessage
+from lepton_p2p.rounds.ring import Operation, Step
+from lepton_p2p.runtime.node import Node
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Send ``signal`` to the own process when the point ``at`` is reached; once.
+
+    at: ``run`` (a round is announced here, nothing sent), ``hop`` (the first chunk of the ``hop``-th hop has come),
+    ``done`` (the result is complete, nobody was told), ``decided`` (the caller was told), ``message`` (``delivered``
+    messages of the kind ``message`` have been delivered; no further one is).  ``infect``: not a signal, but one
+    infinite number in the next partial sum.
+    token: a file that is created when the fault strikes; if it exists already, it does not: of several peers that are
+    armed with the same token the first one is hit.
+    """
+
+    at: str
+    signal: int = 0
+    hop: int = 0
+    message: str = ""
+    delivered: int = 0
+    token: str = ""
+
+
+class Faults:
+    """Hooks into one node; at most one fault is armed at a time."""
+
+    def __init__(self, node: Node) -> None:
+        self._armed: Fault | None = None
+        self._delivered = 0
+        rounds = node.rounds
+        rounds.on_hop = lambda round, hop: self._reached("hop", hop)
+        self._around(rounds, "_start", before="run")
+        self._around(rounds, "_done", before="done", after="decided")
+        self._deliver = node.channels.deliver_round
+        node.channels.deliver_round = self._hooked_deliver  # type: ignore[method-assign]
+        self._infect_partial_sums()
+
+    def arm(self, fault: Fault) -> None:
+        self._armed, self._delivered = fault, 0
+
+    def _reached(self, at: str, hop: int = 0) -> None:
+        fault = self._armed
+        if fault is not None and fault.at == at and fault.hop == hop:
+            self._strike(fault)
+
+    def _strike(self, fault: Fault) -> None:
+        self._armed = None
+        if fault.token:
+            try:
+                os.close(os.open(fault.token, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return
+        os.kill(os.getpid(), fault.signal)
+
+    def _around(self, owner: Any, name: str, *, before: str, after: str = "") -> None:
+        original: Callable[..., None] = getattr(owner, name)
+
+        def hooked(*args: Any) -> None:
+            self._reached(before)
+            original(*args)
+            self._reached(after)
+
+        setattr(owner, name, hooked)
+
+    async def _hooked_deliver(self, to: str, message: RoundMessage, timeout: float) -> None:
+        fault = self._armed
+        if fault is None or fault.at != "message" or fault.message != type(message).__name__:
+            await self._deliver(to, message, timeout)
+            return
+        if self._delivered < fault.delivered:
+            self._delivered += 1
+            await self._deliver(to, message, timeout)
+            self._last_delivery(fault)
+        elif not fault.delivered:
+            self._strike(fault)
+            await self._deliver(to, message, timeout)
+        else:
+            await asyncio.get_running_loop().create_future()  # the fault strikes first, and ends this process
+
+    def _last_delivery(self, fault: Fault) -> None:
+        if self._armed is fault and self._delivered == fault.delivered:
+            self._strike(fault)
+
+    def _infect_partial_sums(self) -> None:
+        original = Attempt._reduce
+
+        def infected(attempt: Attempt, step: Step) -> bool:
+            sound = original(attempt, step)
+            fault = self._armed
+            if fault is not None and fault.at == "infect" and step.operation is Operation.REDUCE:
+                self._armed = None
+                chunk = step.chunk
+                attempt._work[chunk.start : chunk.stop].view(chunk.dtype)[0] = np.inf
+            return sound
+
+        Attempt._reduce = infected  # type: ignore[method-assign]

@@ -1,0 +1,288 @@
+"""Swarms of real processes: start, command, kill and stop them; nothing is waited for without a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import inputs
+
+DEADLINE = 20.0
+"""Seconds for anything; ten times what the slowest thing takes on a busy machine, so that it never decides a test."""
+SIZES = (3000, 1, 70_000)
+Reply = dict[str, Any]
+
+
+class Died(Exception):
+    """The process ended before it answered."""
+
+
+class Worker:
+    """The test's end of one worker."""
+
+    def __init__(self, pid: int, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.pid, self.number = pid, number
+        self.peer = self.address = ""
+        self.link_port = 0
+        self.rounds: asyncio.Queue[Reply] = asyncio.Queue()
+        """What a ``loop`` tells."""
+        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        """The exit status: negative for the signal that ended it."""
+        self._writer = writer
+        self._ids = itertools.count()
+        self._replies: dict[int, asyncio.Future[Reply]] = {}
+        self._reading = asyncio.create_task(self._read(reader))
+
+    def ask(self, do: str, **arguments: Any) -> asyncio.Future[Reply]:
+        """Send a request; the future ends with its reply, or with :class:`Died`.  ``future.number`` cancels it."""
+        number = next(self._ids)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        future.number = number  # type: ignore[attr-defined]
+        self._replies[number] = future
+        if self._reading.done():
+            self._fail()
+        else:
+            self._writer.write(json.dumps({"id": number, "do": do, **arguments}).encode() + b"\n")
+        return future
+
+    async def call(self, do: str, **arguments: Any) -> Reply:
+        """Send a request and wait for the reply; errors of the package come back in it."""
+        async with asyncio.timeout(DEADLINE):
+            return await self.ask(do, **arguments)
+
+    def signal(self, number: int) -> None:
+        if not self.ended.done():
+            os.kill(self.pid, number)
+
+    async def gone(self) -> int:
+        """Wait for the end of the process; its exit status."""
+        async with asyncio.timeout(DEADLINE):
+            status = await asyncio.shield(self.ended)
+            await self._reading
+        return status
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                reply = json.loads(line)
+                number = reply.pop("id", None)
+                if number is None:
+                    self.rounds.put_nowait(reply)
+                elif not (future := self._replies.pop(number)).done():
+                    future.set_result(reply)
+        self._fail()
+        self._writer.close()
+
+    def _fail(self) -> None:
+        replies, self._replies = self._replies, {}
+        for future in replies.values():
+            if not future.done():
+                future.set_exception(Died(f"worker {self.number} ended"))
+                future.exception()
+
+
+class Nursery:
+    """Starts workers from one zygote; ends and reaps all of them."""
+
+    def __init__(self, logs: Path) -> None:
+        self.logs = logs
+        self._numbers = itertools.count()
+        self._workers: dict[int, Worker] = {}
+        self._forked: asyncio.Queue[int] = asyncio.Queue()
+        self._statuses: dict[int, int] = {}
+
+    async def __aenter__(self) -> Self:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(__file__).with_name("zygote.py")),
+            str(theirs.fileno()),
+            pass_fds=(theirs.fileno(),),
+            env=environment,
+        )
+        theirs.close()
+        self._control.setblocking(False)
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.get_running_loop().sock_recv(self._control, 4096)
+        self._listening = asyncio.create_task(self._listen())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers.values():
+            worker.signal(signal.SIGKILL)
+        for worker in tuple(self._workers.values()):
+            await worker.gone()
+        self._listening.cancel()
+        await asyncio.gather(self._listening, return_exceptions=True)
+        self._control.close()
+        async with asyncio.timeout(DEADLINE):
+            await self._process.wait()
+
+    async def start(self, **options: Any) -> Worker:
+        """A new worker whose peer is started with ``options``."""
+        number = next(self._numbers)
+        ours, theirs = socket.socketpair()
+        log = self.logs / f"worker-{number}.log"
+        socket.send_fds(self._control, [str(log).encode()], [theirs.fileno()])
+        theirs.close()
+        reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+        async with asyncio.timeout(DEADLINE):
+            pid = await self._forked.get()
+        worker = self._workers[pid] = Worker(pid, number, reader, writer)
+        if pid in self._statuses:
+            self._ended(pid, self._statuses.pop(pid))
+        reply = await worker.call("start", **options)
+        assert "error" not in reply, f"{reply}\n{self.log(worker)}"
+        worker.peer, worker.address, worker.link_port = reply["peer"], reply["address"], reply["link_port"]
+        return worker
+
+    def log(self, worker: Worker) -> str:
+        """What ``worker`` has logged."""
+        return (self.logs / f"worker-{worker.number}.log").read_text(errors="replace")
+
+    def bugs(self) -> list[str]:
+        """Every line that was logged as an error: there must be none, whatever is done to the processes."""
+        lines = itertools.chain.from_iterable(
+            (f"{path.name}: {line}" for line in path.read_text(errors="replace").splitlines())
+            for path in sorted(self.logs.glob("*.log"))
+        )
+        return [line for line in lines if "[error" in line or "Traceback" in line]
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await loop.sock_recv(self._control, 4096):
+            message = json.loads(data)
+            if "status" in message:
+                self._ended(message["pid"], message["status"])
+            else:
+                self._forked.put_nowait(message["pid"])
+
+    def _ended(self, pid: int, status: int) -> None:
+        worker = self._workers.pop(pid, None)
+        if worker is None:
+            self._statuses[pid] = status
+        else:
+            worker.ended.set_result(status)
+
+
+class ProcessSwarm:
+    """The workers that are in one swarm, and rounds of all of them."""
+
+    def __init__(self, nursery: Nursery, sizes: Sequence[int] = SIZES) -> None:
+        self.nursery = nursery
+        self.sizes = list(sizes)
+        self.workers: list[Worker] = []
+        self._seeds = itertools.count(1)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self.workers:
+            worker.signal(signal.SIGKILL)
+        for worker in self.workers:
+            await worker.gone()
+
+    async def grow(self, count: int, **options: Any) -> None:
+        """Start processes until there are ``count``, and wait until all are in one epoch."""
+        while len(self.workers) < count:
+            join = [worker.address for worker in self.workers]
+            self.workers.append(await self.nursery.start(join=join, **options))
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until every worker is in an epoch of exactly as many members as there are workers."""
+        await asyncio.gather(*(self.call(worker, "wait_for_members", count=len(self.workers)) for worker in self.workers))
+
+    async def call(self, worker: Worker, do: str, **arguments: Any) -> Reply:
+        """As ``worker.call``; if there is no answer, the failure shows what everyone logged."""
+        try:
+            return await worker.call(do, **arguments)
+        except TimeoutError:
+            raise AssertionError(f"worker {worker.number} did not {do}\n{await self.story()}") from None
+
+    async def story(self) -> str:
+        """What everyone logged last, and where it stands: for the message of a test that failed."""
+        parts = []
+        for worker in self.workers:
+            parts += [f"--- worker {worker.number} ({worker.peer[:8]})", self.nursery.log(worker)[-3000:]]
+            with contextlib.suppress(Died, TimeoutError):
+                async with asyncio.timeout(2.0):
+                    parts += [f"{name}: {value}" for name, value in (await worker.ask("inside")).items()]
+        return "\n".join(parts)
+
+    def begin(self, **arguments: dict[str, Any]) -> Round:
+        """Hand in the inputs of the next round on all workers; ``arguments``: more, by the worker's id."""
+        return Round(self, next(self._seeds) * 1000, arguments)
+
+    async def round(self) -> list[Reply]:
+        """One round of all workers in which nothing goes wrong."""
+        round = self.begin()
+        replies = await round.outcomes(self.workers)
+        round.check(replies)
+        members = {worker.peer for worker in self.workers}
+        assert set(replies[0]["members"]) == set(replies[0]["contributors"]) == members
+        return replies
+
+    def bury(self, *dead: Worker) -> None:
+        """These are not in the swarm any more."""
+        self.workers = [worker for worker in self.workers if worker not in dead]
+
+
+class Round:
+    """One round that is under way on all workers of ``swarm``."""
+
+    def __init__(self, swarm: ProcessSwarm, seed: int, arguments: dict[str, dict[str, Any]]) -> None:
+        self._swarm = swarm
+        self._seeds = {worker.peer: seed + worker.number for worker in swarm.workers}
+        self._weights = {worker.peer: 1 + worker.number % 3 for worker in swarm.workers}
+        self.pending = {worker: self._hand_in(worker, arguments.get(worker.peer, {})) for worker in swarm.workers}
+
+    def _hand_in(self, worker: Worker, more: dict[str, Any]) -> asyncio.Future[Reply]:
+        seed, weight = self._seeds[worker.peer], self._weights[worker.peer]
+        return worker.ask("all_reduce", **{"seed": seed, "weight": weight, "sizes": self._swarm.sizes, **more})
+
+    async def outcomes(self, workers: Iterable[Worker]) -> list[Reply]:
+        """The replies of ``workers``, all of which must live."""
+        try:
+            async with asyncio.timeout(DEADLINE):
+                return list(await asyncio.gather(*(self.pending[worker] for worker in workers)))
+        except TimeoutError:
+            done = {worker.number: future for worker, future in self.pending.items() if future.done()}
+            raise AssertionError(f"the round did not end; replies: {done}\n{await self._swarm.story()}") from None
+
+    def check(self, replies: Sequence[Reply]) -> None:
+        """Every reply is a result, all are the same, and they are the mean over those that they say they are."""
+        for reply in replies:
+            assert "error" not in reply, reply
+        first = replies[0]
+        for reply in replies:
+            for field in ("round", "epoch", "members", "contributors", "refused", "digest", "values", "total_weight"):
+                assert reply[field] == first[field], f"{field}: {reply} is not {first}"
+        who = first["contributors"]
+        expected = inputs.mean_digest(
+            [self._seeds[peer] for peer in who], self._swarm.sizes, [self._weights[peer] for peer in who]
+        )
+        assert first["values"] == expected, "the result is not the mean over its contributors"
+
+
+async def take(queue: asyncio.Queue[Reply], count: int) -> AsyncIterator[Reply]:
+    """The next ``count`` replies of a queue, each within the deadline."""
+    for _ in range(count):
+        async with asyncio.timeout(DEADLINE):
+            yield await queue.get()

@@ -1,0 +1,119 @@
+"""SIGKILL at every point of a round and of the agreement after it.
+
+Whatever the point, the survivors finish the round, hold the same bytes, and these are the mean over the contributors
+that they name: all members, or the survivors.  One swarm goes through all points, fresh peers replacing the dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from signal import SIGKILL, SIGSTOP
+from typing import Any
+
+import pytest
+from process_swarm import DEADLINE, Died, ProcessSwarm, Worker
+
+HOPS = range(1, 7)
+"""2(N-1) of a ring of four."""
+IN_A_ROUND: list[dict[str, Any]] = [
+    {"at": "run"},
+    *({"at": "hop", "hop": hop} for hop in HOPS),
+    {"at": "done"},
+    {"at": "decided"},
+]
+IN_AN_AGREEMENT: list[dict[str, Any]] = [
+    {"message": "Prepare", "delivered": 0},
+    {"message": "Prepare", "delivered": 1},
+    {"message": "Promise", "delivered": 0},
+    {"message": "Promise", "delivered": 1},
+    {"message": "Install", "delivered": 0},
+    {"message": "Install", "delivered": 1},
+]
+
+
+def named(fault: dict[str, Any]) -> str:
+    return "-".join(map(str, fault.values()))
+
+
+async def victims(swarm: ProcessSwarm, suspects: list[Worker], count: int) -> list[Worker]:
+    """Wait until ``count`` of the suspects are dead."""
+    async with asyncio.timeout(DEADLINE):
+        waiting = {asyncio.ensure_future(asyncio.shield(worker.ended)): worker for worker in suspects}
+        dead: list[Worker] = []
+        while len(dead) < count:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            dead += [waiting.pop(future) for future in done]
+        for future in waiting:
+            future.cancel()
+    return dead
+
+
+async def survivors_finish(swarm: ProcessSwarm, round: Any, dead: list[Worker]) -> list[dict[str, Any]]:
+    survivors = [worker for worker in swarm.workers if worker not in dead]
+    replies = await round.outcomes(survivors)
+    round.check(replies)
+    everyone, living = {w.peer for w in swarm.workers}, {w.peer for w in survivors}
+    assert set(replies[0]["contributors"]) in (everyone, living)
+    swarm.bury(*dead)
+    return replies
+
+
+@pytest.mark.parametrize("rank", range(4))
+@pytest.mark.parametrize("fault", IN_A_ROUND, ids=named)
+async def test_the_survivors_finish_the_round_in_which_one_was_killed(
+    refilled: ProcessSwarm, fault: dict[str, Any], rank: int
+) -> None:
+    swarm = refilled
+    victim = swarm.workers[rank]
+    await swarm.call(victim, "arm", signal=SIGKILL, **fault)
+    round = swarm.begin()
+    assert await victim.gone() == -SIGKILL
+    replies = await survivors_finish(swarm, round, [victim])
+    if fault["at"] == "run":
+        assert victim.peer not in replies[0]["contributors"], "it had sent nothing"
+    await swarm.round()
+
+
+@pytest.mark.parametrize("fault", IN_AN_AGREEMENT, ids=named)
+async def test_the_survivors_finish_the_round_if_another_dies_while_they_agree_how_it_goes_on(
+    refilled: ProcessSwarm, fault: dict[str, Any], tmp_path: Path
+) -> None:
+    swarm = refilled
+    first, *others = swarm.workers
+    await swarm.call(first, "arm", at="hop", hop=3, signal=SIGKILL)
+    for worker in others:
+        token = str(tmp_path / "struck")
+        await swarm.call(worker, "arm", at="message", signal=SIGKILL, token=token, **fault)
+    round = swarm.begin()
+    assert await first.gone() == -SIGKILL
+    (second,) = await victims(swarm, others, 1)
+    await survivors_finish(swarm, round, [first, second])
+    await swarm.round()
+
+
+async def test_who_misses_the_result_gets_it_from_who_has_it(refilled: ProcessSwarm) -> None:
+    swarm = refilled
+    victim = swarm.workers[1]
+    members = (await swarm.round())[0]["members"]
+    misses = members[(members.index(victim.peer) + 1) % 4]
+    # It keeps back the last chunk that its right neighbour needs, until the two others have their result ...
+    await swarm.call(victim, "arm", at="hop", hop=5, signal=SIGSTOP)
+    round = swarm.begin()
+    others = [worker for worker in swarm.workers if worker.peer not in (victim.peer, misses)]
+    await round.outcomes(others)
+    # ... which contains its contribution, although it never ends the round.
+    victim.signal(SIGKILL)
+    replies = await survivors_finish(swarm, round, [victim])
+    recovered = {w.peer: r["recovered"] for w, r in zip((w for w in swarm.workers), replies, strict=True)}
+    assert recovered == {w.peer: w.peer == misses for w in swarm.workers}
+    assert victim.peer in replies[0]["contributors"]
+
+
+async def test_a_killed_peer_s_caller_hears_nothing_more(refilled: ProcessSwarm) -> None:
+    victim = refilled.workers[0]
+    pending = victim.ask("wait_for_members", count=99)
+    victim.signal(SIGKILL)
+    with pytest.raises(Died):
+        await pending
+    refilled.bury(victim)
