@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import numpy as np
 import structlog
 
 from lepton_p2p.collectives.push import MAX_PUSH_HEADER, PATIENCE, Fate
@@ -32,19 +33,20 @@ class _Buffers:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._idle: list[bytearray] = []
+        self._idle: list[memoryview] = []
         self._used = 0
 
-    def take(self, nbytes: int) -> bytearray | None:
-        """One of ``nbytes``; None if too many are in use."""
+    def take(self, nbytes: int) -> memoryview | None:
+        """One of ``nbytes``, with undefined content; None if too many are in use."""
         if self._used == self._limit:
             return None
-        self._idle = [buffer for buffer in self._idle if len(buffer) == nbytes]
-        buffer = self._idle.pop() if self._idle else bytearray(nbytes)
+        self._idle = [buffer for buffer in self._idle if buffer.nbytes == nbytes]
+        # Not a bytearray: to fill one with zeros would stop the loop, for a tenth of a second per 100 MB.
+        buffer = self._idle.pop() if self._idle else np.empty(nbytes, dtype=np.uint8).data
         self._used += 1
         return buffer
 
-    def give(self, buffer: bytearray) -> None:
+    def give(self, buffer: memoryview) -> None:
         self._used -= 1
         self._idle.append(buffer)
 
@@ -55,17 +57,12 @@ class _Buffers:
 
 @dataclass(slots=True, eq=False)
 class _Message:
-    """A push that is being received: ``filled`` bytes of ``buffer`` are there (no buffer: no payload)."""
+    """A push that is being received: ``filled`` bytes of ``buffer`` are there."""
 
     number: int
     header: bytes
-    total: int
-    buffer: bytearray | None
-    view: memoryview = field(init=False)
+    buffer: memoryview
     filled: int = 0
-
-    def __post_init__(self) -> None:
-        self.view = memoryview(self.buffer if self.buffer is not None else bytearray())
 
 
 class PushInbox:
@@ -78,8 +75,7 @@ class PushInbox:
     """
 
     def __init__(self, tasks: OwnedTasks, *, buffers: int = BUFFERS, patience: float = PATIENCE) -> None:
-        self.handler: Handler | None = None
-        """Who takes pushes; None: senders are told that there is nobody.  May be set from any thread."""
+        self._handler: Handler | None = None
         self._expected = 0
         self._tasks = tasks
         self._patience = patience
@@ -94,11 +90,20 @@ class PushInbox:
             raise ValueError(f"a payload has at least 0 bytes, not {nbytes}")
         self._expected = nbytes
 
+    def serve(self, handler: Handler) -> None:
+        """Give pushes to ``handler``; before that senders are told that there is nobody.  From any thread."""
+        self._handler = handler
+
+    @property
+    def handler(self) -> Handler | None:
+        """Who takes pushes now."""
+        return None if self._closed else self._handler
+
     def accept(self, link: Link) -> None:
         """Take over an accepted push link; the acceptor for ``LinkHub.serve(Purpose.PUSH, ...)``."""
         remote = link.remote
-        if remote is None or self._closed:
-            link.abort("a push link must come from a peer" if remote is None else "this peer is closing")
+        if remote is None:
+            link.abort("a push link must come from a peer")
             return
         old = self._inbound.get(remote)
         self._inbound[remote] = inbound = _Inbound(self, link, remote)
@@ -114,13 +119,12 @@ class PushInbox:
             inbound.link.abort(reason)
 
     def close(self) -> None:
-        """Close all links; calls of the handler that are running end by themselves, their answers are lost."""
+        """Take nothing any more and close all links; running calls of the handler end, their answers are lost."""
         self._closed = True
-        self.handler = None
         for peer in tuple(self._inbound):
             self.drop(peer, "this peer is closing")
 
-    def _give(self, buffer: bytearray) -> None:
+    def _give(self, buffer: memoryview) -> None:
         self._buffers.give(buffer)
         # One that is resumed may turn out to be closed and take nothing, so go on while there is a buffer.
         while self._held and self._buffers.free:
@@ -157,16 +161,16 @@ class _Inbound:
         message = self._message
         if message is None or header.round != message.number or header.tag != message.filled or extra:
             return self._violation("it sent a part of a push that is not the next one")
-        if not 0 < header.payload <= message.total - message.filled:
+        if not 0 < header.payload <= message.buffer.nbytes - message.filled:
             return self._violation("it sent a part that is empty or reaches past the end of its push")
-        return message.view[message.filled : message.filled + header.payload]
+        return message.buffer[message.filled : message.filled + header.payload]
 
     def received(self, header: Header) -> None:
         message = self._message
         assert message is not None
         message.filled += header.payload
         handler = self._inbox.handler
-        if message.filled < message.total:
+        if message.filled < message.buffer.nbytes:
             return
         self._message = None
         self._stop_timer()
@@ -197,25 +201,26 @@ class _Inbound:
             self._number = self._refused = header.round
             self._answer(header.round, Fate.NOBODY)
             return Verdict.DRAIN
-        buffer = None
+        buffer = memoryview(b"")
         if total:
             expected = self._inbox._expected
             if total != expected:
                 return self._violation(
                     f"it pushed {total} bytes, {expected or 'nothing'} expected: is its job another?"
                 )
-            buffer = self._inbox._buffers.take(total)
-            if buffer is None:
+            free = self._inbox._buffers.take(total)
+            if free is None:
                 self._inbox._held[self] = None
                 return Verdict.HOLD
+            buffer = free
             self._timer = self._loop.call_later(self._inbox._patience, self._check)
         self._number = header.round
-        self._message = _Message(header.round, extra, total, buffer)
-        return self._message.view[: header.payload]
+        self._message = _Message(header.round, extra, buffer)
+        return buffer[: header.payload]
 
     async def _handle(self, handler: Handler, message: _Message) -> None:
         try:
-            taken = await asyncio.to_thread(handler, self.remote, message.header, message.view.toreadonly())
+            taken = await asyncio.to_thread(handler, self.remote, message.header, message.buffer.toreadonly())
             fate = Fate.TAKEN if taken else Fate.REFUSED
         except Exception as error:
             _log.error(
@@ -231,9 +236,8 @@ class _Inbound:
         self.link.send(encode(Kind.PUSHED, round=number, phase=fate))
 
     def _release(self, message: _Message) -> None:
-        buffer, message.buffer = message.buffer, None
-        if buffer is not None:
-            self._inbox._give(buffer)
+        if message.buffer.nbytes:
+            self._inbox._give(message.buffer)
 
     def _violation(self, what: str) -> Verdict:
         _log.warning("closed a link for pushes", peer=short(self.remote), reason=what)

@@ -51,7 +51,7 @@ class LinkExchange:
 
     def on_push(self, handler: PushHandler) -> None:
         """``handler`` is called for what comes in, on a thread, for several senders at a time."""
-        self._inbox.handler = handler
+        self._inbox.serve(handler)
 
     def on_gone(self, callback: Callable[[PeerId], None]) -> None:
         """``callback(peer)`` is called on the loop when ``peer`` is confirmed dead or has left."""

@@ -49,7 +49,7 @@ class Peer:
 
     def listen(self, size: int = SIZE) -> None:
         self.inbox.expect(size)
-        self.inbox.handler = self.handle
+        self.inbox.serve(self.handle)
 
     def handle(self, sender: PeerId, header: bytes, payload: memoryview) -> bool:
         self.got.append((sender, header, bytes(payload)))
@@ -331,7 +331,7 @@ class TestNothingIsTakenOnTrust:
 
     async def test_no_payload_is_taken_before_one_is_expected(self, make: Make) -> None:
         one, other = await make(), await make()
-        other.inbox.handler = other.handle
+        other.inbox.serve(other.handle)
         with pytest.raises(SwarmUnreachable):
             await one.push(other, b"x")
         assert await one.push(other)
