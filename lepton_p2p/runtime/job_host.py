@@ -18,6 +18,7 @@ from lepton_p2p.runtime.node import Node
 from lepton_p2p.runtime.pair_exchange import LinkExchange
 from lepton_p2p.runtime.served_state import ServedState
 from lepton_p2p.training.loop import Progress, Trainer
+from lepton_p2p.training.mailbox import Images
 from lepton_p2p.training.snapshots import Snapshot
 from lepton_p2p.transport.values import JobDocument, OfferReply
 
@@ -200,6 +201,7 @@ class JobHost:
     # -- the training thread -----------------------------------------------------------------------
 
     def _start(self, job: Job, built: Built, *, founder: bool) -> None:
+        self.exchange.expect(Images(built.model, 0).nbytes)
         self._trainer = Trainer(
             job,
             built,
