@@ -236,4 +236,6 @@ def _typed(flat: torch.Tensor, group: Group) -> torch.Tensor:
 
 
 def _view(flat: torch.Tensor, place: _Place, shape: torch.Size) -> torch.Tensor:
+    if place.start == place.stop:
+        return torch.empty(shape, dtype=place.dtype)  # an empty buffer that came by way of NumPy has no usable stride
     return flat[place.start : place.stop].view(place.dtype).view(shape)

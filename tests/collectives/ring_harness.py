@@ -1,0 +1,161 @@
+"""A whole ring in one process: real hubs and links on the loopback interface, one :class:`Seat` per member."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from lepton_p2p.collectives.attempt import Attempt, Broken, Outcome
+from lepton_p2p.collectives.buffers import BufferPool
+from lepton_p2p.collectives.operations import Op
+from lepton_p2p.collectives.packing import Packed
+from lepton_p2p.identity import PeerId, PeerInfo
+from lepton_p2p.rounds.epoch import Ballot, Epoch, Member
+from lepton_p2p.rounds.patience import Patience, PatienceConfig
+from lepton_p2p.transport.links import Arrivals, Link, LinkHub, Purpose
+
+DEADLINE = 20.0
+PATIENT = PatienceConfig(heartbeat=0.2, floor=10.0, ceiling=10.0, connect=10.0)
+HASTY = PatienceConfig(heartbeat=0.02, floor=0.1, ceiling=0.2, connect=0.2)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what nothing announces; fails at the deadline."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.001)
+
+
+def peer(rank: int) -> PeerId:
+    return PeerId(f"{rank + 1:032x}")
+
+
+def epoch_of(world: int, number: int = 1) -> Epoch:
+    members = tuple(Member(PeerInfo(peer(rank), "127.0.0.1:1"), 1) for rank in range(world))
+    return Epoch(number, Ballot(number, peer(0)), members)
+
+
+@dataclass
+class Seat:
+    """One member: its hub, its arrivals and its link to the right."""
+
+    rank: int
+    hub: LinkHub
+    arrivals: Arrivals
+    patience: PatienceConfig
+    right: Link | None = None
+    paces: dict[PeerId, Patience] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """An attempt under way at one seat; ``end`` is an :class:`Outcome` or a :class:`Broken`."""
+
+    seat: Seat
+    attempt: Attempt
+    packed: Packed
+    work: torch.Tensor
+    end: asyncio.Future[Outcome | Broken]
+    hops: list[int]
+    tensors: Sequence[torch.Tensor]
+
+    async def outcome(self) -> Outcome:
+        end = await asyncio.wait_for(asyncio.shield(self.end), DEADLINE)
+        assert isinstance(end, Outcome), end
+        return end
+
+    async def broken(self) -> Broken:
+        end = await asyncio.wait_for(asyncio.shield(self.end), DEADLINE)
+        assert isinstance(end, Broken)
+        return end
+
+
+class Ring:
+    """``async with Ring(4) as ring``: everybody connected to the right neighbour."""
+
+    def __init__(self, world: int, *, patience: PatienceConfig = PATIENT) -> None:
+        self.world = world
+        self.patience = patience
+        self.pool = BufferPool()
+        self.seats: list[Seat] = []
+
+    async def __aenter__(self) -> Ring:
+        for rank in range(self.world):
+            hub = LinkHub(peer(rank), host="127.0.0.1", heartbeat=self.patience.heartbeat)
+            seat = Seat(rank, hub, Arrivals(), self.patience)
+            hub.serve(Purpose.RING, seat.arrivals.accept)
+            await hub.start()
+            self.seats.append(seat)
+        if self.world > 1:
+            for seat in self.seats:
+                await self.connect(seat)
+        return self
+
+    async def connect(self, seat: Seat) -> None:
+        right = self.seats[(seat.rank + 1) % self.world]
+        ticket = right.hub.issue_ticket(peer(seat.rank), Purpose.RING)
+        seat.right = await seat.hub.open(peer(right.rank), "127.0.0.1", ticket, Purpose.RING)
+
+    async def __aexit__(self, *_: object) -> None:
+        for seat in self.seats:
+            await seat.hub.close()
+
+    def prepare(
+        self,
+        rank: int,
+        tensors: Sequence[torch.Tensor],
+        op: Op = Op.SUM,
+        *,
+        round: int = 1,
+        number: int = 1,
+        weight: float = 1.0,
+        root: int | None = None,
+        record: bytes | None = None,
+        inspect: Callable[[Sequence[bytes]], float | None] | None = None,
+        chunk_bytes: int = 1 << 20,
+        **options: Any,
+    ) -> Run:
+        """An attempt of the member ``rank`` that has not been started."""
+        seat, epoch = self.seats[rank], epoch_of(self.world, number)
+        packed = Packed.pack(tensors, op, pool=self.pool, weight=weight)
+        layout = packed.layout(self.world, root=root, chunk_bytes=chunk_bytes)
+        work = torch.full((layout.total,), 0xAA, dtype=torch.uint8)
+        end: asyncio.Future[Outcome | Broken] = asyncio.get_running_loop().create_future()
+        hops: list[int] = []
+        left = epoch.left_of(peer(rank))
+        attempt = Attempt(
+            epoch=epoch,
+            round=round,
+            me=peer(rank),
+            layout=layout,
+            reduce_hops=packed.reduce_hops(self.world),
+            op=op,
+            source=packed.source(rank, root=root),
+            work=work,
+            record=record if record is not None else str(weight).encode(),
+            inspect=inspect or (lambda records: sum(float(one) for one in records)),
+            right=seat.right,
+            arrivals=seat.arrivals,
+            patience=seat.paces.setdefault(left, Patience(seat.patience)),
+            on_done=end.set_result,
+            on_broken=end.set_result,
+            on_hop=options.pop("on_hop", hops.append),
+            **options,
+        )
+        return Run(seat, attempt, packed, work, end, hops, tensors)
+
+    async def all(self, inputs: Sequence[Sequence[torch.Tensor]], op: Op = Op.SUM, **options: Any) -> list[Run]:
+        """Run one round on all members with these inputs, to the end."""
+        weights = options.pop("weights", [1.0] * self.world)
+        runs = [self.prepare(r, tensors, op, weight=weights[r], **options) for r, tensors in enumerate(inputs)]
+        for run in runs:
+            run.attempt.start()
+        for run in runs:
+            await run.outcome()
+        return runs
