@@ -99,7 +99,7 @@ def _numbers(status: StatusReport) -> Table:
     )
     table.add_row("epoch", str(status.epoch), "rounds", retried)
     table.add_row("step", f"{status.step} (pass {status.data_pass})", "loss", loss_text(status.loss))
-    table.add_row("samples/s", f"{status.samples_per_second:.0f}", "metrics", Text(metrics_text(status.metrics) or "-"))
+    table.add_row("samples/s", f"{status.samples_per_second:.0f}", "test", Text(metrics_text(status.metrics) or "-"))
     table.add_row("digest", Text(status.params_digest or "-"), "", "")
     return table
 

@@ -19,7 +19,7 @@ from lepton_p2p.cli.demo.story import KILL_AT, Plan, Story
 from lepton_p2p.jobs import Job
 from lepton_p2p.transport.values import MemberStatus, Phase, StatusReport
 
-PASSES = 160
+PASSES = 120
 DIGEST = "00ff00ff00ff00ff"
 
 

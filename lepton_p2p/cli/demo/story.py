@@ -78,7 +78,8 @@ class Story:
         return await self._watch(process)
 
     async def _watch(self, process: Process) -> Watched:
-        _, address = await process.listening(self._plan.patience)
+        peer, address = await process.listening(self._plan.patience)
+        self._say(f"peer {peer} listens on {address}")
         return await self._observer.add(process, address)
 
     async def _gather(self) -> Watched:
