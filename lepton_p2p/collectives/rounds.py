@@ -94,6 +94,8 @@ class Rounds:
         self._recovery: asyncio.Task[None] | None = None
         self._kept: Kept | None = None
         self._lost: list[Lost] = []
+        self._delivered = False
+        self._owed: Dropped | None = None
         self._changed = asyncio.Event()
         self._closed: str | None = None
         self._driver: MachineDriver[Agreement, RoundMessage] = driver(
@@ -129,10 +131,14 @@ class Rounds:
         """Run one round with ``packed`` and wait until it is decided; the bytes stay valid until the next one is.
 
         Raises :class:`Dropped`, :class:`SchemaMismatch`, :class:`RoundRejected`, :class:`Closed`.  Cancelling it
-        takes the input back: this peer drops out of the epoch and enters again, the others go on.
+        takes the input back: this peer drops out of the epoch and enters again, the others go on.  If the peer was
+        dropped between two rounds, the next call says so: what the caller got from the rounds before is obsolete.
         """
         if self._closed is not None:
             raise Closed(self._closed)
+        if self._owed is not None:
+            owed, self._owed = self._owed, None
+            raise owed
         if self._pending is not None:
             raise RuntimeError("a round is pending already: await one collective before starting the next")
         future: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
@@ -144,6 +150,7 @@ class Rounds:
             if self._pending is not None and self._pending.future is future:
                 self._pending = None
                 self.feed(lambda now: self._machine.withdraw(now, "its caller cancelled the round"))
+                self._owed = None  # the caller knows
             raise
 
     async def wait_for_epoch(self, condition: Callable[[Epoch], bool]) -> Epoch:
@@ -317,6 +324,7 @@ class Rounds:
 
     def _resolve(self, kept: Kept, pending: Pending, epoch: Epoch, *, recovered: bool) -> None:
         self._pending = None
+        self._delivered = True
         lost, self._lost = self._lost, []
         result = round_result(kept, pending, epoch, lost, recovered=recovered)
         counters = self.counters
@@ -386,7 +394,11 @@ class Rounds:
             case fx.DroppedOut(reason=reason):
                 self._ring.drop(reason)
                 self._lost.clear()
-                self._fail(Dropped(f"the swarm went on without this peer, which rejoins: {reason}"))
+                dropped = Dropped(f"the swarm went on without this peer, which rejoins: {reason}")
+                if self._pending is None and self._delivered:
+                    self._owed = dropped
+                self._delivered = False
+                self._fail(dropped)
             case fx.Rejected(round=number, reason=reason):
                 self.counters.lost += 1
                 text = f"round {number} has no result: {reason}"

@@ -42,6 +42,7 @@ class Faults:
     def __init__(self, node: Node) -> None:
         self._armed: Fault | None = None
         self._delivered = 0
+        self._turn = asyncio.Lock()
         rounds = node.rounds
         rounds.on_hop = lambda round, hop: self._reached("hop", hop)
         self._around(rounds, "_start", before="run")
@@ -51,7 +52,7 @@ class Faults:
         self._infect_partial_sums()
 
     def arm(self, fault: Fault) -> None:
-        self._armed, self._delivered = fault, 0
+        self._armed, self._delivered, self._turn = fault, 0, asyncio.Lock()
 
     def _reached(self, at: str, hop: int = 0) -> None:
         fault = self._armed
@@ -82,19 +83,18 @@ class Faults:
         if fault is None or fault.at != "message" or fault.message != type(message).__name__:
             await self._deliver(to, message, timeout)
             return
-        if self._delivered < fault.delivered:
-            self._delivered += 1
-            await self._deliver(to, message, timeout)
-            self._last_delivery(fault)
-        elif not fault.delivered:
-            self._strike(fault)
-            await self._deliver(to, message, timeout)
-        else:
-            await asyncio.get_running_loop().create_future()  # the fault strikes first, and ends this process
-
-    def _last_delivery(self, fault: Fault) -> None:
-        if self._armed is fault and self._delivered == fault.delivered:
-            self._strike(fault)
+        async with self._turn:
+            # One at a time, so that what has been delivered when the fault strikes is what the test says.
+            if self._armed is fault:
+                delivered = self._delivered < fault.delivered
+                if delivered:
+                    await self._deliver(to, message, timeout)
+                    self._delivered += 1
+                if self._delivered == fault.delivered:
+                    self._strike(fault)
+                if delivered:
+                    return
+        await self._deliver(to, message, timeout)
 
     def _infect_partial_sums(self) -> None:
         original = Attempt._reduce

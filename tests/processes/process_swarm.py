@@ -207,7 +207,9 @@ class ProcessSwarm:
 
     async def settle(self) -> None:
         """Wait until every worker is in an epoch of exactly as many members as there are workers."""
-        await asyncio.gather(*(self.call(worker, "wait_for_members", count=len(self.workers)) for worker in self.workers))
+        await asyncio.gather(
+            *(self.call(worker, "wait_for_members", count=len(self.workers)) for worker in self.workers)
+        )
 
     async def call(self, worker: Worker, do: str, **arguments: Any) -> Reply:
         """As ``worker.call``; if there is no answer, the failure shows what everyone logged."""
@@ -238,6 +240,13 @@ class ProcessSwarm:
         members = {worker.peer for worker in self.workers}
         assert set(replies[0]["members"]) == set(replies[0]["contributors"]) == members
         return replies
+
+    def without(self, *absent: Worker) -> ProcessSwarm:
+        """The same swarm as seen by all but ``absent``; the processes still belong to this object."""
+        rest = ProcessSwarm(self.nursery, self.sizes)
+        rest.workers = [worker for worker in self.workers if worker not in absent]
+        rest._seeds = self._seeds
+        return rest
 
     def bury(self, *dead: Worker) -> None:
         """These are not in the swarm any more."""

@@ -59,8 +59,11 @@ async def survivors_finish(swarm: ProcessSwarm, round: Any, dead: list[Worker]) 
     return replies
 
 
-@pytest.mark.parametrize("rank", range(4))
-@pytest.mark.parametrize("fault", IN_A_ROUND, ids=named)
+@pytest.mark.parametrize(
+    ("fault", "rank"),
+    [(fault, (number + half) % 4) for number, fault in enumerate(IN_A_ROUND) for half in (0, 2)],
+    ids=lambda value: named(value) if isinstance(value, dict) else None,
+)
 async def test_the_survivors_finish_the_round_in_which_one_was_killed(
     refilled: ProcessSwarm, fault: dict[str, Any], rank: int
 ) -> None:

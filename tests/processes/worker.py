@@ -100,9 +100,7 @@ class Worker:
         assert self._faults is not None
         self._faults.arm(Fault(**fault))
 
-    async def do_all_reduce(
-        self, seed: int, sizes: list[int], weight: int = 1, bad: float | None = None
-    ) -> Reply:
+    async def do_all_reduce(self, seed: int, sizes: list[int], weight: int = 1, bad: float | None = None) -> Reply:
         """The mean of what ``inputs`` makes of the seed; ``bad`` replaces the first value of the first tensor."""
         values = inputs.tensors(seed, sizes)
         if bad is not None:

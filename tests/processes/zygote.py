@@ -57,6 +57,7 @@ def main(control: socket.socket) -> None:
     for pid in children:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+    os._exit(0)
 
 
 def _reap(control: socket.socket, children: set[int]) -> None:
