@@ -93,6 +93,13 @@ class PeerSettings(BaseSettings):
         description="HOST:PORT that the others shall use to reach this peer, if it is not the one that it listens on "
         "(NAT, containers). Default: the listening address; with 0.0.0.0 the local address that routes to the seed.",
     )
+    data_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="TCP port for the links that carry tensors, on the host of --listen. A fixed one can be opened in "
+        "a firewall; 0 takes any free one. Default: 0.",
+    )
     insecure: bool = Field(
         False,
         description="Allow a non-loopback address although the swarm has no credentials: whoever reaches the port can "

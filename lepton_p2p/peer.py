@@ -29,6 +29,7 @@ from lepton_p2p.runtime.job_host import JobHost
 from lepton_p2p.runtime.node import Node
 from lepton_p2p.runtime.options import NodeOptions, Preset, preset_configs
 from lepton_p2p.runtime.services import member_statuses, services, status_report
+from lepton_p2p.runtime.warm_up import warm_up
 from lepton_p2p.transport.handlers import Handlers
 from lepton_p2p.transport.values import MemberStatus, StatusReport, SwarmEvent
 
@@ -54,7 +55,8 @@ class Peer:
     for ever; without any, this peer starts a swarm.  preset: ``local``, ``lan`` or ``wan``, the timings of
     failure detection (swim, patience, agreement override parts of it).  swarm: id that all peers must name.
     insecure: allow a non-loopback address without credentials.  advertise: the address that others should call,
-    if it is not ``listen``.  state_dir: where the last known members are kept, to find the swarm again.
+    if it is not ``listen``.  data_port: of the links (0: any free one).  state_dir: where the last known members are
+    kept, to find the swarm again.
 
     ``trains=False`` (default): the peer takes part in the collectives that the program calls.  ``trains=True``: it
     trains a job with :meth:`run_job`; ``job`` (``job_file``: its Python file) says which, otherwise the swarm does.
@@ -69,6 +71,7 @@ class Peer:
         swarm: str = "lepton",
         insecure: bool = False,
         advertise: str | None = None,
+        data_port: int = 0,
         state_dir: str | Path | None = None,
         trains: bool = False,
         job: Job | None = None,
@@ -89,6 +92,7 @@ class Peer:
             swarm=swarm,
             insecure=insecure,
             advertise=advertise,
+            data_port=data_port,
             state_dir=None if state_dir is None else Path(state_dir),
             swim=swim or defaults[0],
             patience=patience or defaults[1],
@@ -108,6 +112,8 @@ class Peer:
         """Listen and meet the swarm; see ``Node.start`` for what is raised."""
         if self._node is not None:
             raise Closed("a peer is started once: make a new one")
+        if self._trains:
+            await asyncio.to_thread(warm_up)
         node = Node(self._options)
         self._started = time.monotonic()
         await node.start(self._services)

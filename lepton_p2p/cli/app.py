@@ -44,6 +44,7 @@ def peer(
     insecure: Annotated[bool | None, option("insecure", "--insecure/--no-insecure")] = None,
     state_dir: Annotated[Path | None, option("state_dir", metavar="FOLDER")] = None,
     advertise: Annotated[str | None, option("advertise", metavar="HOST:PORT")] = None,
+    data_port: Annotated[int | None, option("data_port", metavar="PORT")] = None,
     config: Annotated[Path | None, option("config", metavar="FILE")] = None,
     exit_when_done: Annotated[bool | None, option("exit_when_done", "--exit-when-done/--stay")] = None,
     metrics: Annotated[Path | None, option("metrics", metavar="FILE")] = None,

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-import importlib.util
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
 import structlog
-import torch
 from rich.console import Console
 
 from lepton_p2p.cli.progress import MetricsFile, View, follow, view_for
@@ -64,6 +61,7 @@ def make_peer(settings: PeerSettings, job: Job | None) -> RunningPeer:
         insecure=settings.insecure,
         state_dir=settings.state_dir,
         advertise=settings.advertise,
+        data_port=settings.data_port,
         trains=True,
         job=job,
         job_file=settings.job if settings.job is not None and settings.job.suffix == ".py" else None,
@@ -71,17 +69,6 @@ def make_peer(settings: PeerSettings, job: Job | None) -> RunningPeer:
         patience=values.patience,
         agreement=values.agreement,
     )
-
-
-def warm_up() -> None:
-    """Import now what the first training step would import, while nobody waits for an answer of this peer.
-
-    torch loads its compiler (800 modules) with the first optimizer, and the digits come with scikit-learn: seconds of
-    Python code on a busy machine, in which the loop would answer late and others would take this peer for dead.
-    """
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    if importlib.util.find_spec("sklearn") is not None:
-        importlib.import_module("sklearn.datasets")
 
 
 async def serve(
@@ -106,7 +93,6 @@ async def serve(
 
     async def live() -> None:
         nonlocal started
-        await asyncio.to_thread(warm_up)
         async with factory(settings, job) as peer:
             started = True
             print(f"peer {short(peer.id)} listens on {peer.address}, swarm {settings.swarm}", flush=True)

@@ -16,7 +16,7 @@ Preset = Literal["local", "lan", "wan"]
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
-    """listen: ``host:port`` of the control plane (port 0: any free one); links listen on the same host.
+    """listen: ``host:port`` of the control plane (port 0: any free one).  data_port: of the links, on the same host.
 
     join: addresses of peers of the swarm, tried for ever; none: this peer may found a swarm.  swarm: the id that
     all peers and clients must name.  insecure: allow a non-loopback address although there are no credentials.
@@ -28,6 +28,7 @@ class NodeOptions:
     swarm: str = "lepton"
     insecure: bool = False
     advertise: str | None = None
+    data_port: int = 0
     state_dir: Path | None = None
     swim: SwimConfig = field(default_factory=SwimConfig.lan)
     patience: PatienceConfig = field(default_factory=PatienceConfig.lan)
