@@ -212,9 +212,8 @@ class Pusher:
             try:
                 outcome = await self._deliver(lane, push)
             except LeptonError as error:
-                # Frames in a traceback would keep the payload alive for as long as the future is kept.
-                outcome = error.with_traceback(None)
-                outcome.__context__ = None
+                # The frames of a time-out would keep the payload alive for as long as the future is kept.
+                outcome, error.__context__ = error, None
             lane.queue.popleft()
             self._settle(lane.partner, push, outcome)
         lane.task = None

@@ -307,6 +307,18 @@ class TestWhatNobodyKnows:
         gate.open.set()
 
 
+class Stuck:
+    """Reads nothing any more."""
+
+    def admit(self, header: Header, extra: bytes) -> Verdict:
+        return Verdict.HOLD
+
+    def received(self, header: Header) -> None:
+        raise AssertionError("nothing was admitted")
+
+    corrupt = received
+
+
 class Deaf:
     """Reads everything, says nothing."""
 
@@ -480,6 +492,19 @@ class TestMemory:
         one.pusher.drop(other.id, "test")
         one.pusher.drop(refusing.id, "test")
         assert not one.pusher._lanes
+
+    async def test_a_push_that_was_given_up_half_way_lets_go_of_its_payload(self, make: Make) -> None:
+        one, other = await make(patience=0.05), await make()
+        one.pusher._chunk = 1 << 20
+        other.hub.serve(Purpose.PUSH, lambda link: setattr(link, "handler", Stuck()))
+        memory = bytearray(32 << 20)  # more than the sockets' buffers hold
+        payload = memoryview(memory)
+        future = one.pusher.push(other.id, b"h", payload)
+        with pytest.raises(SwarmUnreachable, match="neither took nor answered"):
+            await within(future)
+        payload.release()
+        memory.clear()  # BufferError if the outcome, which is kept here, still had a view of it
+        assert future.done()
 
     async def test_nothing_is_kept_about_partners_whose_links_are_gone(self, make: Make) -> None:
         one, other = await make(), await make()
