@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from lepton_p2p.errors import LeptonError, WrongSwarm
 from lepton_p2p.transport.faults import Context, abort_with
@@ -45,7 +46,7 @@ class Door(Interceptor):
         if handler is None or handler_call_details.method.startswith(EXEMPT):
             return handler
         error = self._judge(handler_call_details)
-        return handler if error is None else self._refusal(handler, error)
+        return _forgiving(handler) if error is None else self._refusal(handler, error)
 
     def _judge(self, details: grpc.HandlerCallDetails) -> LeptonError | None:
         try:
@@ -67,4 +68,35 @@ class Door(Interceptor):
         make = (
             grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
         )
-        return make(refuse, handler.request_deserializer, handler.response_serializer)
+        # Without a deserializer the body stays bytes that nobody looks at.
+        return make(refuse, None, handler.response_serializer)
+
+
+def _forgiving(handler: Handler) -> Handler:
+    """``handler`` that answers a request which is no message of its kind; gRPC itself would log a traceback."""
+    decode: Any = handler.request_deserializer
+    one: Any = handler.unary_unary
+    many: Any = handler.unary_stream
+
+    def read(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except DecodeError:
+            return None
+
+    async def check(request: Any, context: Context) -> None:
+        if request is None:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not a message of this call")
+
+    async def answer(request: Any, context: Context) -> Any:
+        await check(request, context)
+        return await one(request, context)
+
+    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+        await check(request, context)
+        async for reply in many(request, context):
+            yield reply
+
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(stream, read, handler.response_serializer)
+    return grpc.unary_unary_rpc_method_handler(answer, read, handler.response_serializer)

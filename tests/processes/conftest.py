@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from process_swarm import Nursery, ProcessSwarm  # noqa: E402 - found through the line above
+from process_swarm import Nursery, ProcessSwarm
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import inputs
+import psutil
 
 DEADLINE = 20.0
 """Seconds for anything; ten times what the slowest thing takes on a busy machine, so that it never decides a test."""
@@ -228,9 +229,9 @@ class ProcessSwarm:
                     parts += [f"{name}: {value}" for name, value in (await worker.ask("inside")).items()]
         return "\n".join(parts)
 
-    def begin(self, **arguments: dict[str, Any]) -> Round:
-        """Hand in the inputs of the next round on all workers; ``arguments``: more, by the worker's id."""
-        return Round(self, next(self._seeds) * 1000, arguments)
+    def begin(self, more: dict[str, dict[str, Any]] | None = None) -> Round:
+        """Hand in the inputs of the next round on all workers; ``more``: arguments of some, by the peer's id."""
+        return Round(self, next(self._seeds) * 1000, more or {})
 
     async def round(self) -> list[Reply]:
         """One round of all workers in which nothing goes wrong."""
@@ -247,6 +248,17 @@ class ProcessSwarm:
         rest.workers = [worker for worker in self.workers if worker not in absent]
         rest._seeds = self._seeds
         return rest
+
+    def descriptors(self, worker: Worker) -> int:
+        """Open descriptors of ``worker``, less its connections with fellow workers: those are opened when needed."""
+        fellows = {port for other in self.workers if other is not worker for port, _ in _connections(other)}
+        return psutil.Process(worker.pid).num_fds() - sum(remote in fellows for _, remote in _connections(worker))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Run rounds until ``condition`` holds."""
+        async with asyncio.timeout(DEADLINE):
+            while not condition():
+                await self.round()
 
     def bury(self, *dead: Worker) -> None:
         """These are not in the swarm any more."""
@@ -290,8 +302,7 @@ class Round:
         assert first["values"] == expected, "the result is not the mean over its contributors"
 
 
-async def take(queue: asyncio.Queue[Reply], count: int) -> AsyncIterator[Reply]:
-    """The next ``count`` replies of a queue, each within the deadline."""
-    for _ in range(count):
-        async with asyncio.timeout(DEADLINE):
-            yield await queue.get()
+def _connections(worker: Worker) -> list[tuple[int, int]]:
+    """Local and remote ports of the established connections of ``worker``."""
+    found = psutil.Process(worker.pid).net_connections("tcp")
+    return [(one.laddr.port, one.raddr.port) for one in found if one.laddr and one.raddr]
