@@ -18,7 +18,7 @@ if [ ! -d "$folder" ]; then
     mkdir -p "$cache"
     part=$(mktemp -d "$cache/wheels-part.XXXXXX")
     trap 'rm -rf "$part"' EXIT
-    options=(--quiet --only-binary=:all: --python-version "$target" --dest "$part" -c constraints.txt)
+    options=(-qq --only-binary=:all: --python-version "$target" --dest "$part" -c constraints.txt)
     # torch first and alone: then the wheel that was found is what the rest is resolved with.
     "$python" -m pip download "${options[@]}" torch >&2
     printf '%s\n' "$requirements" > "$part/requirements.txt"

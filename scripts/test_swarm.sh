@@ -14,13 +14,21 @@ daemon=
 run_dir=
 data_dir=
 linked=()
+export SWARM_TESTS_PREFIX=lepton-test-$$-  # of every container, network and image that the tests make
 
 say() { echo "test-swarm: $*" >&2; }
 
+# Also what a pytest that was killed had no time to remove.
+sweep() {
+    docker ps -aq --filter "name=$SWARM_TESTS_PREFIX" | xargs -r docker rm -f
+    docker network ls -q --filter "name=$SWARM_TESTS_PREFIX" | xargs -r docker network rm
+    docker images -q "$SWARM_TESTS_PREFIX*" | xargs -r docker rmi -f
+}
+
 stop() {
     rm -f ${linked[@]+"${linked[@]}"}
+    sweep >/dev/null 2>&1 || true
     [ -n "$daemon" ] || return 0
-    docker ps -aq | xargs -r docker rm -f >/dev/null 2>&1 || true
     kill "$daemon" 2>/dev/null || true
     wait "$daemon" 2>/dev/null || true
     rm -rf "$run_dir" "$data_dir"

