@@ -9,16 +9,16 @@ written once.  What stays open is the time after the attempt: see :meth:`Attempt
 from __future__ import annotations
 
 import asyncio
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from lepton_p2p.collectives.operations import Array, Op, sound
+from lepton_p2p.collectives.outcome import Broken, Outcome, combined_digest, result_digest
+from lepton_p2p.collectives.silence import SilenceWatch
 from lepton_p2p.collectives.sources import Source
 from lepton_p2p.identity import PeerId, short
 from lepton_p2p.rounds.epoch import Epoch
@@ -31,61 +31,7 @@ from lepton_p2p.transport.links.link import Link
 
 Inspect = Callable[[Sequence[bytes]], float | None]
 
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """Why an attempt cannot complete, in one line, and who seems to be the cause (None: nobody in particular)."""
-
-    reason: str
-    suspect: PeerId | None
-
-
-@dataclass(slots=True)
-class Outcome:
-    """A complete attempt.
-
-    records: every member's, in ring order.  digest: 64-bit digest of the result (see :func:`result_digest`).
-    Bytes are payloads.  seconds_wait: until the first chunk came; seconds_wire: from there to the end;
-    seconds_compute: of both, spent on reducing and checksums.
-    """
-
-    records: tuple[bytes, ...] = ()
-    digest: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    seconds_wait: float = 0.0
-    seconds_wire: float = 0.0
-    seconds_compute: float = 0.0
-
-
-def combined_digest(checksums: Sequence[int], total: int) -> int:
-    """XXH3-64 of the checksums of all chunks in layout order and the size of the buffer in bytes."""
-    return checksum(struct.pack(f"!{len(checksums) + 1}Q", *checksums, total))
-
-
-def result_digest(result: torch.Tensor, layout: Layout) -> int:
-    """The digest that members of the ring with this ``layout`` found for ``result`` (flat, uint8, CPU)."""
-    view = result.numpy().data
-    return combined_digest([checksum(view[chunk.start : chunk.stop]) for chunk in layout.chunks()], layout.total)
-
-
-@dataclass(slots=True)
-class _Incoming:
-    """The chunk whose payload is under way; ``since`` on the loop's clock."""
-
-    step: Step
-    since: float
-
-
-@dataclass(slots=True)
-class _Queued:
-    """A chunk to send.  ``checksum`` None: of the own segment, to be written to ``work`` when its turn comes.
-
-    So only what the socket takes now is read, weighted and hashed now, and all of that while it is in cache.
-    """
-
-    outgoing: Outgoing
-    checksum: int | None = None
+__all__ = ["Attempt", "Broken", "Inspect", "Outcome", "result_digest"]
 
 
 class Attempt:
@@ -139,27 +85,28 @@ class Attempt:
         self._work: Array = work.numpy()
         self._work_view = self._work.data
         self._inspect = inspect
-        self._right, self._arrivals, self._patience = right, arrivals, patience
+        self._right, self._arrivals = right, arrivals
         self._on_done, self._on_broken, self._on_hop = on_done, on_broken, on_hop
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[_Queued] = deque()
+        self._watch = SilenceWatch(self._left, arrivals, patience, lambda reason: self._break(reason, self._left))
+        # To send, in order.  The checksum None: of the own segment, to be written to ``work`` when its turn comes, so
+        # that only what the socket takes now is read, weighted and hashed now, and all of that while it is in cache.
+        self._queue: deque[tuple[Outgoing, int | None]] = deque()
         self._checksums = [[0] * len(chunks) for chunks in layout.segments]
         self._divisor: float | None = None
         self._records_seen = 0
-        self._incoming: _Incoming | None = None
+        self._step: Step | None = None
         self._outcome = Outcome()
         self._over = False
-        self._timer: asyncio.TimerHandle | None = None
         self._unwatch: Callable[[], None] | None = None
-        self._watched_since = self._started = 0.0
+        self._started = 0.0
         self._first: float | None = None
-        self._doubtful = False
 
     # what the owner calls
 
     def start(self) -> None:
         """Send the own segment and expect the left neighbour's chunks; callbacks may come before this returns."""
-        self._started = self._watched_since = self._loop.time()
+        self._started = self._loop.time()
         first = self._progress.begin()
         if self._progress.done:
             self._loop.call_soon(self._alone)
@@ -168,9 +115,9 @@ class Attempt:
             raise ValueError("an epoch of more than one member needs a link to the right neighbour")
         self._unwatch = self._right.watch(self._right_lost)
         self._right.on_writable = self._pump
-        self._queue.extend(_Queued(outgoing) for outgoing in first)
+        self._queue.extend((outgoing, None) for outgoing in first)
         self._pump()
-        self._watch_until(self._watched_since + self._patience.silence())
+        self._watch.start()
         self._arrivals.expect(self._epoch, self._round, self._left, self)
 
     def halt(self) -> None:
@@ -201,25 +148,23 @@ class Attempt:
             self._break(str(refusal), None)
             return None
         now = self._loop.time()
-        link = self._arrivals.link_from(self._left)
-        if link is not None:
-            self._patience.arrived(link.protocol.gap)
         if self._first is None:
             self._first = now
         if step.opens and self._on_hop is not None:
             self._on_hop(step.hop)
             if self._over:
                 return None
-        self._incoming = _Incoming(step, now)
+        self._step = step
+        self._watch.chunk_began(step.chunk.nbytes, now)
         return self._work_view[step.chunk.start : step.chunk.stop]
 
     def received(self, header: Header) -> None:
-        incoming, self._incoming = self._incoming, None
-        if self._over or incoming is None:
+        step, self._step = self._step, None
+        if self._over or step is None:
             return
+        self._watch.chunk_ended()
         began = time.perf_counter()
-        step, chunk = incoming.step, incoming.step.chunk
-        self._patience.transferred(chunk.nbytes, self._loop.time() - incoming.since)
+        chunk = step.chunk
         self._outcome.bytes_received += chunk.nbytes
         digest = header.checksum
         if step.phase is Phase.REDUCE:
@@ -232,7 +177,7 @@ class Attempt:
         outgoing = self._progress.completed(step)
         self._outcome.seconds_compute += time.perf_counter() - began
         if outgoing is not None:
-            self._queue.append(_Queued(outgoing, digest))
+            self._queue.append((outgoing, digest))
             self._pump()
         if self._progress.done:
             self._finish()
@@ -252,10 +197,9 @@ class Attempt:
     # the inside
 
     def _look_at_records(self) -> None:
-        records = self._progress.ordered_records()
-        if len(records) > self._records_seen:
-            self._records_seen = len(records)
-            self._divisor = self._inspect(records)
+        if len(self._progress.records) > self._records_seen:
+            self._records_seen = len(self._progress.records)
+            self._divisor = self._inspect(self._progress.ordered_records())
 
     def _reduce(self, step: Step) -> bool:
         """Fold the own input into the chunk that has arrived; False if what arrived is not sound."""
@@ -282,22 +226,22 @@ class Attempt:
         right = self._right
         assert right is not None
         while self._queue and not right.buffered:
-            self._send(right, self._queue.popleft())
+            self._send(right, *self._queue.popleft())
 
-    def _send(self, right: Link, queued: _Queued) -> None:
-        outgoing, chunk = queued.outgoing, queued.outgoing.chunk
+    def _send(self, right: Link, outgoing: Outgoing, digest: int | None) -> None:
+        chunk = outgoing.chunk
         view = self._work_view[chunk.start : chunk.stop]
-        if queued.checksum is None:
+        if digest is None:
             began = time.perf_counter()
             direct = self._source.view(chunk.start, chunk.stop) if self._op.reduces else None
             if direct is None:
                 self._write_own(chunk)
             else:
                 view = direct
-            queued.checksum = checksum(view)
+            digest = checksum(view)
             self._outcome.seconds_compute += time.perf_counter() - began
             if outgoing.phase is Phase.GATHER:
-                self._checksums[chunk.segment][chunk.index] = queued.checksum
+                self._checksums[chunk.segment][chunk.index] = digest
         head = encode(
             Kind.CHUNK,
             epoch=self._epoch.number,
@@ -308,7 +252,7 @@ class Attempt:
             phase=outgoing.phase,
             extra=outgoing.extra,
             payload=chunk.nbytes,
-            payload_checksum=queued.checksum,
+            payload_checksum=digest,
         )
         right.send(head, view)
         self._outcome.bytes_sent += chunk.nbytes
@@ -318,7 +262,7 @@ class Attempt:
         if self._over:
             return
         try:
-            self._look_at_own_record()
+            self._look_at_records()
         except ValueError as refusal:
             self._break(str(refusal), None)
             return
@@ -328,13 +272,10 @@ class Attempt:
             self._checksums[chunk.segment][chunk.index] = checksum(self._work_view[chunk.start : chunk.stop])
         self._finish()
 
-    def _look_at_own_record(self) -> None:
-        self._divisor = self._inspect(self._progress.ordered_records())
-
     def _finish(self) -> None:
         while self._queue and self._right is not None:
             # The next attempt on this link must find nothing of this one unsent, whatever the socket takes now.
-            self._send(self._right, self._queue.popleft())
+            self._send(self._right, *self._queue.popleft())
         now = self._loop.time()
         first = now if self._first is None else self._first
         outcome = self._outcome
@@ -356,51 +297,10 @@ class Attempt:
 
     def _close(self) -> None:
         self._over = True
-        self._incoming = None
-        if self._timer is not None:
-            self._timer.cancel()
+        self._step = None
+        self._watch.stop()
         if self._unwatch is not None:
             self._unwatch()
             assert self._right is not None
             self._right.on_writable = None
             self._arrivals.forget()
-
-    # silence
-
-    def _watch_until(self, when: float) -> None:
-        self._timer = self._loop.call_at(when, self._watch, when)
-
-    def _watch(self, scheduled: float) -> None:
-        """The earliest moment at which the left neighbour could be too late: look, and look again before judging."""
-        now = self._loop.time()
-        heartbeat = self._patience.config.heartbeat
-        if now - scheduled > heartbeat:
-            # This process itself stood still (stopped, swapped, starved): what it did not read proves nothing.
-            self._watched_since = now
-            if self._incoming is not None:
-                self._incoming.since = now
-        deadline, reason = self._deadline()
-        if now < deadline:
-            self._doubtful = False
-            self._watch_until(deadline)
-        elif not self._doubtful:
-            # Timers may run before the sockets are read: give what is in the kernel's buffer a chance.
-            self._doubtful = True
-            self._watch_until(now + heartbeat / 2)
-        else:
-            self._break(reason, self._left)
-
-    def _deadline(self) -> tuple[float, str]:
-        name = short(self._left)
-        link = self._arrivals.link_from(self._left)
-        if link is None:
-            connect = self._patience.config.connect
-            return self._watched_since + connect, f"{name} did not open its link within {connect:g} s"
-        silence = self._patience.silence()
-        deadline = max(self._watched_since, link.last_received) + silence
-        reason = f"{name} has been silent for {silence:.2f} s"
-        if self._incoming is not None:
-            allowed = self._patience.chunk(self._incoming.step.chunk.nbytes)
-            if self._incoming.since + allowed < deadline:
-                return self._incoming.since + allowed, f"a chunk from {name} took more than {allowed:.2f} s"
-        return deadline, reason

@@ -6,6 +6,7 @@ because its kernels stay on the calling thread: waking torch's thread pool for a
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Any
 
@@ -55,5 +56,5 @@ def sound(op: Op, values: Array) -> bool:
     if values.dtype.kind != "f" or not values.size:
         return True
     if op is Op.MAX or op is Op.MIN:
-        return not np.isnan(values.max())
-    return bool(np.isfinite(values.max()) and np.isfinite(values.min()))
+        return not math.isnan(np.maximum.reduce(values))
+    return math.isfinite(np.maximum.reduce(values)) and math.isfinite(np.minimum.reduce(values))

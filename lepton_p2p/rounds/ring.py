@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from lepton_p2p.rounds.layout import Chunk, Layout
 from lepton_p2p.rounds.records import MAX_RECORD
@@ -44,8 +44,7 @@ class Operation(IntEnum):
     """It is final: keep it, send it on verbatim if ``Step.forward`` says so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """Send ``chunk`` to the right in ``phase``; ``extra`` is the encoded records (empty unless it is the first)."""
 
     chunk: Chunk
@@ -53,8 +52,7 @@ class Outgoing:
     extra: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What an announced chunk will mean once its payload is here.
 
     ``hop`` counts 1 to 2(N-1); ``opens``: this is the first chunk of its hop; ``forward``: the phase in which it is

@@ -16,6 +16,7 @@ from lepton_p2p.collectives.attempt import Attempt, result_digest
 from lepton_p2p.collectives.operations import Op
 from lepton_p2p.collectives.sources import FlatSource
 from lepton_p2p.identity import short
+from lepton_p2p.rounds.patience import Patience
 from lepton_p2p.rounds.records import Record
 from lepton_p2p.transport.links.frames import Kind, checksum, encode
 
@@ -392,7 +393,7 @@ async def test_buffers_that_do_not_fit_the_layout_are_refused() -> None:
                 inspect=lambda records: None,
                 right=None,
                 arrivals=ring.seats[0].arrivals,
-                patience=run.attempt._patience,
+                patience=Patience(PATIENT),
                 on_done=lambda outcome: None,
                 on_broken=lambda broken: None,
             )

@@ -12,8 +12,8 @@ whose ends were authenticated when they were opened.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import xxhash
 
@@ -58,8 +58,7 @@ class Kind(IntEnum):
     """What became of that message; ``phase`` says it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The fixed part of a frame.  ``epoch``, ``tag``, ``round``, ``checksum`` fit 64 bits, ``phase`` 4, the rest 32."""
 
     kind: Kind
