@@ -204,7 +204,7 @@ class Peer:
 
         The tensors must not be changed until this returns.  Raises :class:`Dropped`, :class:`RoundRejected`,
         :class:`Closed`; ``TypeError`` for dtypes that the operation cannot take.  Cancelling changes nothing here; the
-        others go on without this peer, which enters again.
+        others go on without this peer, which enters again with its next call.
         """
         if op not in ("mean", "sum", "max", "min"):
             raise ValueError(f"op is mean, sum, max or min, not {op!r}")

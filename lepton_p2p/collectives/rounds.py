@@ -131,7 +131,7 @@ class Rounds:
         """Run one round with ``packed`` and wait until it is decided; the bytes stay valid until the next one is.
 
         Raises :class:`Dropped`, :class:`SchemaMismatch`, :class:`RoundRejected`, :class:`Closed`.  Cancelling it
-        takes the input back: this peer drops out of the epoch and enters again, the others go on.  If the peer was
+        takes the input back: this peer drops out of the epoch until the next call, the others go on.  If the peer was
         dropped between two rounds, the next call says so: what the caller got from the rounds before is obsolete.
         """
         if self._closed is not None:
@@ -154,10 +154,12 @@ class Rounds:
             raise
 
     async def wait_for_epoch(self, condition: Callable[[Epoch], bool]) -> Epoch:
-        """Wait until this peer is in an epoch for which ``condition`` holds."""
+        """Wait until this peer is in an epoch for which ``condition`` holds; it enters one if it gave up a round."""
         while True:
             if self._closed is not None:
                 raise Closed(self._closed)
+            if self._machine.resting:
+                self.feed(lambda now: self._machine.begin(now, found=False))
             if self.epoch is not None and condition(self.epoch):
                 return self.epoch
             self._changed.clear()

@@ -5,7 +5,7 @@ States and what moves between them (``docs/architecture.md`` has the dialogue an
 =========  ==========================================  =====================================================
 state      meaning                                     leaves by
 =========  ==========================================  =====================================================
-outside    not begun, or left                          ``begin`` -> seeking or member
+outside    not begun, left, or gave up its round       ``begin`` -> seeking or member; ``start_round`` -> seeking
 seeking    wants an epoch, has none                    ``Prepare`` -> bound; nobody has one -> founds one
 member     in an epoch, idle or with a running round   ``broken``/``gone``/newcomer -> bound (proposing);
                                                        ``Prepare`` -> bound; larger lineage met -> seeking
@@ -69,6 +69,8 @@ class Agreement:
         self.progress = Progress()
         self._config = config
         self._rng = rng
+        self.resting = False
+        """Whether it gave up its round and waits outside until it has another one, so that nobody waits for it."""
         self._seeking = False
         self._promised = Ballot()
         self._bound = False
@@ -86,6 +88,7 @@ class Agreement:
     def begin(self, now: float, *, found: bool) -> list[Effect]:
         """Want an epoch from now on; ``found`` starts one alone at once, otherwise one is sought."""
         self._now = now
+        self.resting = False
         if found:
             self._found()
         else:
@@ -104,17 +107,22 @@ class Agreement:
             self._emit(fx.Rejected(number, reason))
             return self._drain()
         self.progress.hand_in(schema, state)
+        if self.resting:
+            self.resting = False
+            self._seek()
         self._run_if_possible()
         return self._drain()
 
     def withdraw(self, now: float, reason: str) -> list[Effect]:
-        """The caller gave up its pending round: this peer drops out of the epoch and seeks anew."""
+        """The caller gave up its pending round: this peer drops out of the epoch until the next ``start_round``."""
         self._now = now
         if self.progress.schema is not None:
             self._stop(reason)
             self.progress.take_back()
             if self.epoch is not None and len(self.epoch.members) > 1:
                 self._yield(reason, towards=None)
+                self._seeking, self.resting = False, True
+                self._out.append(CancelTimer("seek"))
         return self._drain()
 
     def completed(self, now: float, tag: int, digest: int, contributors: int) -> list[Effect]:

@@ -137,6 +137,21 @@ def test_a_leaver_is_not_waited_for() -> None:
     progress_of_all(swarm, 2)
 
 
+def test_a_peer_that_gives_up_its_round_is_not_waited_for_until_it_has_another() -> None:
+    swarm, peers = swarm_of(3)
+    host = swarm.hosts[peers[0]]
+    host.rounds_wanted = False
+    swarm.run_until(lambda: host.machine.progress.schema is not None)
+    swarm.feed(peers[0], lambda: host.machine.withdraw(swarm.now, "cancelled"))
+    goal = max(rounds_done(swarm, peer) for peer in peers[1:]) + 3
+    swarm.run_until(lambda: all(rounds_done(swarm, peer) >= goal for peer in peers[1:]))
+    assert host.machine.epoch is None
+    host.rounds_wanted = True
+    swarm.hand_in(peers[0])
+    progress_of_all(swarm, 2)
+    assert all(swarm.hosts[peer].dropped == 0 for peer in peers[1:])
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_any_history_of_mishaps_ends_in_one_epoch_with_one_history(seed: int) -> None:
     """Kills, stops, joins and lost messages at random moments; then quiet: one epoch, equal outcomes, progress."""
