@@ -38,6 +38,8 @@ class Worker:
         self._peer: Peer | None = None
         self._faults: Faults | None = None
         self._stopping = asyncio.Event()
+        self._go = asyncio.Event()
+        self._last: int | None = None
 
     async def serve(self) -> None:
         """Until the other end hangs up, or SIGTERM comes: then the peer leaves in good order."""
@@ -113,13 +115,27 @@ class Worker:
             return {"error": type(error).__name__, "message": str(error), "unchanged": unchanged}
         return {**_as_reply(result), "values": inputs.digest(values), "at": time.monotonic()}
 
-    async def do_loop(self, seed: int, sizes: list[int]) -> Reply:
-        """One round after the other until cancelled; each is told as it happens."""
+    async def do_loop(self, seed: int, sizes: list[int]) -> None:
+        """One round after the other, each told as it happens, until ``release`` says when to end; or to an error."""
+        self._last = None
+        self._go.set()
         while True:
+            await self._go.wait()
             reply = await self.do_all_reduce(seed, sizes)
             self._say(reply)
-            if "error" in reply and reply["error"] != "Dropped":
-                return reply
+            if "error" in reply or (self._last is not None and reply["round"] >= self._last):
+                return
+
+    async def do_hold(self) -> Reply:
+        """Begin no further round in the loop; says which was the last."""
+        self._go.clear()
+        assert self._running._node is not None
+        return {"round": self._running._node.rounds.completed}
+
+    async def do_release(self, last: int) -> None:
+        """Go on until round ``last``."""
+        self._last = last
+        self._go.set()
 
     async def do_cancel(self, request: int) -> None:
         task = self._tasks.get(request)
