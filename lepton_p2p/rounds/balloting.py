@@ -1,0 +1,203 @@
+"""The dialogue by which members agree on the next epoch: prepare, promise, install.
+
+One exchange with *all* candidates is enough, without majority and without an accept phase: nothing happens in an epoch
+unless all its members installed it, since a round completes only by passing through every one of them.  (Compare the
+flush of virtual synchrony, Birman and Joseph 1987; ballots as in Paxos.)
+"""
+
+from __future__ import annotations
+
+from lepton_p2p.identity import PeerId, PeerInfo, short
+from lepton_p2p.rounds import effects as fx
+from lepton_p2p.rounds.core import AgreementCore
+from lepton_p2p.rounds.decision import decide
+from lepton_p2p.rounds.epoch import NOBODY, Ballot, Epoch
+from lepton_p2p.rounds.messages import Decision, Install, Prepare, Promise, Refusal, Standing
+from lepton_p2p.rounds.proposal import Proposal
+from lepton_p2p.sansio import CancelTimer, Send, SetTimer
+
+_MAX_GONE = 10_000
+
+
+class Balloting(AgreementCore):
+    """Proposing, and being proposed to."""
+
+    def _propose(self, reason: str) -> None:
+        assert self.epoch is not None
+        self._stop(reason)
+        candidates = {m.id: m.peer for m in self.epoch.members if m.id not in self._gone}
+        candidates |= self._waiting
+        candidates[self.me.id] = self.me
+        ballot = Ballot(self._promised.counter + 1, self.me.id)
+        self._promised, self._bound = ballot, True
+        self._proposal = Proposal(ballot, candidates, reason)
+        self._proposal.promised(self._report())
+        self._out += [CancelTimer("propose"), CancelTimer("install")]
+        self._out.append(SetTimer("promises", self._now + self._config.promise_timeout))
+        prepare = Prepare(self.me, ballot, tuple(candidates.values()), reason)
+        for peer in candidates.values():
+            if peer.id != self.me.id:
+                self._out.append(Send(peer.address, prepare))
+        self._finish_if_complete()
+
+    def _propose_soon(self, excluding: PeerId | None = None) -> None:
+        """Propose after a wait that grows with this peer's rank, so that usually one member proposes."""
+        assert self.epoch is not None
+        ranked = [peer for peer in self.epoch.ids if peer not in self._gone and peer != excluding]
+        rank = ranked.index(self.me.id) if self.me.id in ranked else len(ranked)
+        if rank == 0:
+            self._propose(self.progress.broken or "a member is gone or waits to be admitted")
+        else:
+            self._out.append(SetTimer("propose", self._now + rank * self._config.stagger))
+
+    def _finish_if_complete(self) -> None:
+        proposal = self._proposal
+        if proposal is None or not proposal.complete:
+            return
+        self._proposal = None
+        self._out.append(CancelTimer("promises"))
+        peers = {peer: proposal.candidates[peer] for peer in proposal.reports}
+        if (larger := self._larger_stranger(proposal)) is not None:
+            self._yield("the swarm went on without this peer", towards=larger)
+            return
+        before = self.epoch.ids if self.epoch is not None else ()
+        reasons = self._gone | proposal.missing
+        lost = [(peer, reasons[peer]) for peer in before if peer in reasons and peer not in peers]
+        for peer, reason in proposal.missing.items():
+            self._waiting.pop(peer, None)
+            self._out.append(fx.Accuse(peer, reason))
+        epoch, decision = decide(proposal.ballot, peers, proposal.reports, lost, max_attempts=self._config.max_attempts)
+        for peer_info in peers.values():
+            if peer_info.id != self.me.id:
+                self._out.append(Send(peer_info.address, Install(self.me, epoch, decision)))
+        self._install(epoch, decision)
+
+    def _larger_stranger(self, proposal: Proposal) -> PeerInfo | None:
+        """The refuser whose lineage is ahead of what this proposal could at best become."""
+        number = self.epoch.number if self.epoch is not None else 0
+        tag = self.epoch.tag if self.epoch is not None else 0
+        mine = Standing(len(proposal.reports), self.progress.work, number, tag)
+        peer, standing = max(proposal.strangers.values(), key=lambda s: s[1], default=(None, mine))
+        return peer if standing > mine else None
+
+    def _on_promise(self, message: Promise) -> None:
+        proposal = self._proposal
+        if proposal is not None and proposal.ballot == message.ballot and message.report.peer == message.sender.id:
+            proposal.promised(message.report)
+            self._finish_if_complete()
+
+    def _on_refusal(self, message: Refusal) -> None:
+        proposal = self._proposal
+        if proposal is None or proposal.ballot != message.ballot:
+            return
+        sender = message.sender
+        if message.stranger:
+            if message.standing is not None:
+                proposal.strangers[sender.id] = (sender, message.standing)
+            proposal.unavailable(sender.id, "is in another epoch" if message.standing else "has left the epoch")
+            self._finish_if_complete()
+            return
+        if message.promised <= self._promised:
+            return
+        # Somebody proposes with a higher ballot: wait for it, and come back above it if nothing follows.
+        self._promised = Ballot(message.promised.counter, NOBODY)
+        self._proposal = None
+        self._out.append(CancelTimer("promises"))
+        self._await_install()
+
+    def _check_on(self, peer: PeerId | None) -> None:
+        """A link to ``peer`` broke in the middle of an agreement: find out at once whether it still answers."""
+        if peer is None:
+            return
+        proposal = self._proposal
+        if proposal is not None and peer in proposal.candidates and peer not in proposal.reports:
+            prepare = Prepare(self.me, proposal.ballot, tuple(proposal.candidates.values()), proposal.reason)
+            self._out.append(Send(proposal.candidates[peer].address, prepare))
+        elif proposal is None and peer == self._promised.proposer:
+            self._on_no_install()
+
+    def _on_prepare(self, message: Prepare) -> None:
+        sender = message.sender
+        if self.me.id not in (peer.id for peer in message.candidates):
+            return
+        known = self.epoch is None or sender.id in self.epoch.ids or sender.id in self._fellow
+        if not known or (self.epoch is None and not self._seeking):
+            stranger = Refusal(self.me, message.ballot, self._promised, True, self.standing)
+            self._out.append(Send(sender.address, stranger))
+            return
+        if message.ballot < self._promised:
+            refusal = Refusal(self.me, message.ballot, self._promised, False, self.standing)
+            self._out.append(Send(sender.address, refusal))
+            return
+        self._stop(message.reason)
+        self._promised, self._bound, self._proposal = message.ballot, True, None
+        self._fellow = frozenset(peer.id for peer in message.candidates)
+        self._out += [CancelTimer("propose"), CancelTimer("promises")]
+        self._await_install()
+        self._out.append(Send(sender.address, Promise(self.me, message.ballot, self._report())))
+
+    def _await_install(self) -> None:
+        # A random share on top, so that members bound to a dead proposer do not all propose at once.
+        wait = self._config.install_timeout + self._rng.random() * 4 * self._config.stagger
+        self._out.append(SetTimer("install", self._now + wait))
+
+    def _on_no_install(self) -> None:
+        if self.epoch is None:
+            self._bound = False
+            self._seek()
+        else:
+            self._propose("the proposed epoch never came")
+
+    def _on_install(self, message: Install) -> None:
+        epoch = message.epoch
+        if self._bound and epoch.ballot == self._promised and self.me.id in epoch.ids:
+            self._install(epoch, message.decision)
+
+    def _install(self, epoch: Epoch, decision: Decision) -> None:
+        self._out += [CancelTimer("install"), CancelTimer("propose"), CancelTimer("seek")]
+        had_epoch = self.epoch is not None
+        self.epoch, self._bound, self._seeking = epoch, False, False
+        self._without_epoch.clear()
+        self._fellow = frozenset(epoch.ids)
+        for peer in epoch.ids:
+            self._waiting.pop(peer, None)
+            if peer in self._alive:
+                self._gone.pop(peer, None)
+        me = next(member for member in epoch.members if member.id == self.me.id)
+        newcomer = me.since == decision.base + 1 and decision.base > 0
+        verdict = self.progress.install(decision, newcomer=newcomer, member=had_epoch)
+        self._emit(fx.Installed(epoch, decision))
+        if verdict.obsolete:
+            self._emit(fx.DroppedOut("what this peer holds differs from what the other members hold"))
+        if verdict.rejected:
+            self._emit(fx.Rejected(decision.base, verdict.rejected))
+        if self.progress.recovering:
+            holders = tuple(m.peer for m in epoch.members if m.id in decision.holders)
+            self._out.append(fx.Recover(epoch, decision.base, decision.digest, holders))
+        self._out.append(SetTimer("announce", self._now + self._config.announce_interval))
+        if any(peer in self._gone for peer in epoch.ids):
+            self._propose_soon()
+        else:
+            self._run_if_possible()
+            self._admit_waiting()
+
+    def _lose(self, peer: PeerId, reason: str) -> None:
+        if peer == self.me.id:
+            return
+        self._waiting.pop(peer, None)
+        self._without_epoch.pop(peer, None)
+        self._gone[peer] = reason
+        while len(self._gone) > _MAX_GONE:
+            self._gone.pop(next(iter(self._gone)))
+        if self._proposal is not None:
+            self._proposal.unavailable(peer, reason)
+            self._finish_if_complete()
+        elif self._bound and peer == self._promised.proposer:
+            self._on_no_install()
+        elif self.epoch is not None and peer in self.epoch.ids and not self._bound:
+            self._propose_soon()
+
+    def _admit_waiting(self) -> None:
+        """At a round boundary (or when idle), propose the newcomers that wait."""
+        if self._waiting and self.epoch is not None and not self._bound and not self.progress.busy:
+            self._propose("newcomers: " + ", ".join(short(peer) for peer in self._waiting))

@@ -1,0 +1,119 @@
+"""How peers without a common epoch come together: seeking, admitting, founding, and lineages that meet."""
+
+from __future__ import annotations
+
+from lepton_p2p.identity import PeerInfo, short
+from lepton_p2p.rounds import effects as fx
+from lepton_p2p.rounds.core import AgreementCore
+from lepton_p2p.rounds.epoch import Ballot, Epoch, Member
+from lepton_p2p.rounds.messages import Admit, AdmitReply, Announce, Decision, Leaving
+from lepton_p2p.sansio import CancelTimer, Send, SetTimer
+
+
+class Meeting(AgreementCore):
+    """A peer without an epoch asks live peers in turn to admit it; if nobody has one, the lowest id founds it.
+
+    The first member of an epoch announces it to live peers outside.  Of two lineages that meet so, the one with the
+    smaller ``Standing`` yields, peer by peer.
+    """
+
+    def _on_admit(self, message: Admit) -> None:
+        sender = message.sender
+        if sender.id == self.me.id:
+            return
+        if self.epoch is None:
+            self._out.append(Send(sender.address, AdmitReply(self.me, False, "", self._seeking)))
+            return
+        if message.job != self.job:
+            reason = f"this swarm runs job {self.job or 'none'}, the peer brought {message.job or 'none'}"
+            self._out.append(Send(sender.address, AdmitReply(self.me, False, reason, False)))
+            return
+        self._gone.pop(sender.id, None)
+        self._waiting[sender.id] = sender
+        self._out.append(Send(sender.address, AdmitReply(self.me, True, "", False)))
+        if sender.id in self.epoch.ids and not self._bound:
+            # A member that asks to be admitted has dropped out: the ring cannot close without a new epoch.
+            self._propose(f"{short(sender.id)} starts anew")
+        else:
+            self._admit_waiting()
+
+    def _announce(self) -> None:
+        """Tell live peers outside the epoch where it stands; the first member that is not gone does it."""
+        assert self.epoch is not None
+        standing = self.standing
+        present = [peer for peer in self.epoch.ids if peer not in self._gone]
+        if standing is not None and present and present[0] == self.me.id:
+            outside = [p for p in self._alive.values() if p.id not in self.epoch.ids and p.id not in self._waiting]
+            for peer in outside:
+                self._out.append(Send(peer.address, Announce(self.me, standing, self.job)))
+        self._out.append(SetTimer("announce", self._now + self._config.announce_interval))
+
+    def _on_announce(self, message: Announce) -> None:
+        sender = message.sender
+        if self._bound or message.job != self.job:
+            return
+        if self.epoch is None:
+            if self._seeking:
+                self._ask(sender)
+            return
+        if sender.id in self.epoch.ids:
+            if message.standing.tag != self.epoch.tag and message.standing.number >= self.epoch.number:
+                # A fellow member is in a later epoch without us: only proposing tells where we stand.
+                self._propose(f"{short(sender.id)} is in another epoch")
+            return
+        mine = self.standing
+        assert mine is not None
+        if message.standing > mine:
+            self._yield("a larger swarm was met", towards=sender)
+        else:
+            self._out.append(Send(sender.address, Announce(self.me, mine, self.job)))
+
+    def _found(self) -> None:
+        self._seeking = False
+        ballot = Ballot(self._promised.counter + 1, self.me.id)
+        self._promised = ballot
+        self._install(Epoch(1, ballot, (Member(self.me, 1),)), Decision(0, 0, (), 0))
+
+    def _yield(self, reason: str, towards: PeerInfo | None) -> None:
+        """Give up this lineage: what it holds is obsolete; ask to be admitted elsewhere."""
+        self._broadcast(Leaving(self.me, reason))
+        self._stop(reason)
+        self.epoch, self._bound, self._proposal = None, False, None
+        self._waiting.clear()
+        self._out += [CancelTimer("install"), CancelTimer("propose"), CancelTimer("announce"), CancelTimer("promises")]
+        self.progress.forget()
+        self._emit(fx.DroppedOut(reason))
+        self._seeking = True
+        if towards is not None:
+            self._ask(towards)
+        self._out.append(SetTimer("seek", self._now + self._config.seek_interval))
+
+    def _seek(self) -> None:
+        """Ask one live peer; if all of them seek too, the lowest id founds the first epoch."""
+        self._seeking = True
+        others = [peer for peer in self._alive if peer not in self._gone]
+        seekers = {peer for peer, seeking in self._without_epoch.items() if seeking}
+        if others and all(peer in self._without_epoch for peer in others) and self.me.id < min(seekers, default="~"):
+            self._found()
+            return
+        unasked = [peer for peer in others if peer not in self._without_epoch]
+        if others:
+            self._ask(self._alive[self._rng.choice(unasked or others)])
+            if not unasked:
+                self._without_epoch.clear()
+        self._out.append(SetTimer("seek", self._now + self._config.seek_interval))
+
+    def _ask(self, peer: PeerInfo) -> None:
+        self._out.append(Send(peer.address, Admit(self.me, self.job)))
+
+    def _on_admit_reply(self, message: AdmitReply) -> None:
+        if not self._seeking or self._bound:
+            return
+        if message.queued:
+            self._out.append(SetTimer("seek", self._now + 2 * self._config.promise_timeout))
+        elif message.reason:
+            self._emit(fx.Refused(message.sender, message.reason))
+        else:
+            self._without_epoch[message.sender.id] = message.seeking
+            if all(peer in self._without_epoch for peer in self._alive):
+                self._seek()
