@@ -1,0 +1,27 @@
+"""Make the harness of this folder importable by its tests, and share one fork server between them."""
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from peer_processes import ForkServer, TrainingSwarm
+
+
+@pytest.fixture(scope="session")
+async def fork_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ForkServer]:
+    """Starts peers as processes; takes the time that imports take once."""
+    async with ForkServer(tmp_path_factory.mktemp("peers")) as server:
+        yield server
+
+
+@pytest.fixture
+async def swarm(fork_server: ForkServer, tmp_path: Path) -> AsyncIterator[TrainingSwarm]:
+    """An empty swarm; at the end all of its processes are gone, and none of them has logged an error."""
+    async with TrainingSwarm(fork_server, tmp_path) as made:
+        yield made
+    assert not fork_server.running, "processes are left"
+    assert not (bugs := made.bugs()), "\n".join(bugs)

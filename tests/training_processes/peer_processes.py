@@ -1,0 +1,309 @@
+"""Swarms of real ``lepton-peer`` processes: start, watch, kill and stop them; every wait has a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from lepton_p2p.client import SwarmStatus, connect
+
+DEADLINE = 45.0
+"""Seconds for anything; many times what the slowest thing takes on a busy machine, so that it never decides a test."""
+LISTENS = re.compile(r"^peer ([0-9a-f]{8}) listens on (\S+), swarm ")
+Line = dict[str, Any]
+
+
+class PeerProcess:
+    """One ``lepton-peer``: what it printed, what it wrote into its ledger, how it ended."""
+
+    def __init__(self, pid: int, name: str, stderr: Path, news: asyncio.Event) -> None:
+        self.pid, self.name, self.stderr = pid, name, stderr
+        self.id = self.address = ""
+        self.lines: list[str] = []
+        self.rounds: dict[int, Line] = {}
+        """What the ledger says about each round."""
+        self.last_round = 0
+        self.steps: list[Line] = []
+        """The ledger's lines about steps without rounds."""
+        self.served: list[Line] = []
+        self.final: Line | None = None
+        self.status: int | None = None
+        """The exit status when it has ended: negative for the signal."""
+        self._news = news
+        self.readers: list[asyncio.Task[None]] = []
+
+    @property
+    def log(self) -> str:
+        """What it has written to standard error."""
+        return self.stderr.read_text(errors="replace")
+
+    @property
+    def running(self) -> bool:
+        return self.status is None
+
+    @property
+    def established(self) -> bool:
+        """Whether it held the swarm's state after its last round."""
+        return bool(self.rounds) and self.rounds[self.last_round]["params"] != ""
+
+    def signal(self, number: int) -> None:
+        if self.running:
+            os.kill(self.pid, number)
+
+    def since(self, round: int) -> list[Line]:
+        """The rounds after ``round``, in order."""
+        return [self.rounds[number] for number in sorted(self.rounds) if number > round]
+
+    def heard(self, line: bytes) -> None:
+        """A line of standard output."""
+        text = line.decode(errors="replace").rstrip("\n")
+        self.lines.append(text)
+        if found := LISTENS.match(text):
+            self.id, self.address = found[1], found[2]
+
+    def noted(self, line: bytes) -> None:
+        """A line of the ledger."""
+        entry = json.loads(line)
+        match entry["kind"]:
+            case "round":
+                assert entry["round"] not in self.rounds, f"{self.name} did round {entry['round']} twice"
+                self.rounds[entry["round"]] = entry
+                self.last_round = entry["round"]
+            case "step":
+                self.steps.append(entry)
+            case "served":
+                self.served.append(entry)
+            case "final":
+                self.final = entry
+
+    async def read(self, reader: asyncio.StreamReader, take: Callable[[bytes], None]) -> None:
+        """Hand every line to ``take`` until the process closes its end; the last one may be cut by its death."""
+        with contextlib.suppress(ConnectionError):
+            while (line := await reader.readline()).endswith(b"\n"):
+                take(line)
+                self._news.set()
+
+
+class ForkServer:
+    """Starts processes, and reaps all of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count(1)
+        self._forked: asyncio.Queue[int] = asyncio.Queue()
+        self._statuses: dict[int, int] = {}
+        self._processes: dict[int, PeerProcess] = {}
+        self._writers: list[asyncio.StreamWriter] = []
+        self.news = asyncio.Event()
+        """Set whenever any process said something or ended; whoever waits for it clears it."""
+
+    async def __aenter__(self) -> Self:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("LEPTON_")}
+        environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        self._server = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(__file__).with_name("fork_server.py")),
+            str(theirs.fileno()),
+            pass_fds=(theirs.fileno(),),
+            env=environment,
+        )
+        theirs.close()
+        self._control.setblocking(False)
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.get_running_loop().sock_recv(self._control, 4096)
+        self._listening = asyncio.create_task(self._listen())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listening.cancel()
+        await asyncio.gather(self._listening, return_exceptions=True)
+        self._control.close()
+        async with asyncio.timeout(DEADLINE):
+            await self._server.wait()
+            for process in self._processes.values():
+                await asyncio.gather(*process.readers)
+        for writer in self._writers:
+            writer.close()
+
+    async def start(
+        self, *argv: str, hooks: Mapping[str, int] | None = None, env: Mapping[str, str] | None = None
+    ) -> PeerProcess:
+        """Run ``lepton-peer argv...``; for ``hooks`` see ``ledger.install``."""
+        name = f"peer{next(self._numbers)}"
+        stderr = self._folder / f"{name}.log"
+        stderr.touch()
+        pairs = [socket.socketpair() for _ in range(2)]
+        request = {"argv": argv, "env": dict(env or {}), "stderr": str(stderr), "hooks": dict(hooks or {})}
+        socket.send_fds(self._control, [json.dumps(request).encode()], [theirs.fileno() for _, theirs in pairs])
+        for _, theirs in pairs:
+            theirs.close()
+        async with asyncio.timeout(DEADLINE):
+            pid = await self._forked.get()
+        process = self._processes[pid] = PeerProcess(pid, name, stderr, self.news)
+        for (ours, _), take in zip(pairs, (process.heard, process.noted), strict=True):
+            reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 22)
+            self._writers.append(writer)
+            process.readers.append(asyncio.create_task(process.read(reader, take)))
+        if pid in self._statuses:
+            process.status = self._statuses.pop(pid)
+        return process
+
+    @property
+    def running(self) -> list[PeerProcess]:
+        """All processes that have not ended."""
+        return [process for process in self._processes.values() if process.running]
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await loop.sock_recv(self._control, 4096):
+            message = json.loads(data)
+            if "status" not in message:
+                self._forked.put_nowait(message["pid"])
+            elif (process := self._processes.get(message["pid"])) is not None:
+                process.status = message["status"]
+                self.news.set()
+            else:
+                self._statuses[message["pid"]] = message["status"]
+
+
+class TrainingSwarm:
+    """The peers of one test."""
+
+    def __init__(self, server: ForkServer, folder: Path) -> None:
+        self.folder = folder
+        self.peers: list[PeerProcess] = []
+        """All that were ever started."""
+        self._server = server
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for peer in self.living:
+            peer.signal(signal.SIGKILL)
+        await self.until("all are dead", lambda: not self.living)
+
+    @property
+    def living(self) -> list[PeerProcess]:
+        return [peer for peer in self.peers if peer.running]
+
+    async def begin(
+        self, *argv: str, hooks: Mapping[str, int] | None = None, env: Mapping[str, str] | None = None
+    ) -> PeerProcess:
+        """Start ``lepton-peer`` on a free port and do not wait for it."""
+        usual = ("--preset", "local", "--listen", "127.0.0.1:0", "--log-level", "info")
+        peer = await self._server.start(*usual, *argv, hooks=hooks, env=env)
+        self.peers.append(peer)
+        return peer
+
+    async def start(
+        self, *argv: str, hooks: Mapping[str, int] | None = None, env: Mapping[str, str] | None = None
+    ) -> PeerProcess:
+        """Start ``lepton-peer`` on a free port and wait until it listens."""
+        peer = await self.begin(*argv, hooks=hooks, env=env)
+        await self.until(f"{peer.name} listens", lambda: bool(peer.address))
+        return peer
+
+    async def until(self, what: str, holds: Callable[[], bool], *, patience: float = DEADLINE) -> None:
+        """Wait for ``holds``, looked at whenever a process said something; a failure tells everybody's story."""
+        news = self._server.news
+        try:
+            async with asyncio.timeout(patience):
+                while not holds():
+                    news.clear()
+                    await news.wait()
+        except TimeoutError:
+            raise AssertionError(f"waited in vain until {what}\n{self.story()}") from None
+
+    async def trained(self, peers: Sequence[PeerProcess], more: int) -> None:
+        """Until each of ``peers`` holds the state and has done ``more`` further rounds."""
+        goals = [(peer, peer.last_round + more) for peer in peers]
+        await self.until(
+            f"{[peer.name for peer in peers]} have done {more} more rounds",
+            lambda: all(peer.established and peer.last_round >= goal for peer, goal in goals),
+        )
+
+    async def together(self, peers: Sequence[PeerProcess]) -> None:
+        """Until all of ``peers`` contributed to one round."""
+
+        def met() -> bool:
+            last = max((peer.last_round for peer in peers), default=0)
+            entry = next((peer.rounds[last] for peer in peers if last in peer.rounds), None)
+            named = {peer[:8] for peer in entry["shared"]["contributors"]} if entry else set()
+            return {peer.id for peer in peers} <= named
+
+        await self.until(f"{[peer.name for peer in peers]} train together", met)
+
+    async def kill(self, peer: PeerProcess) -> None:
+        """SIGKILL, and wait for the end."""
+        peer.signal(signal.SIGKILL)
+        await self.until(f"{peer.name} is dead", lambda: not peer.running)
+        assert peer.status == -signal.SIGKILL, f"{peer.name} ended with {peer.status}\n{self.story()}"
+
+    async def stop(self, peer: PeerProcess, number: int = signal.SIGTERM) -> None:
+        """Ask it to stop; it leaves in good order."""
+        peer.signal(number)
+        await self.until(f"{peer.name} has left", lambda: not peer.running)
+        assert peer.status == 0, f"{peer.name} ended with {peer.status}\n{self.story()}"
+
+    async def done(self, peers: Sequence[PeerProcess]) -> None:
+        """Until the training of all ``peers`` is complete; all have the same parameters then."""
+        await self.until(f"{[peer.name for peer in peers]} are done", lambda: all(peer.final for peer in peers))
+        digests = {peer.final["params"] for peer in peers if peer.final}
+        assert len(digests) == 1, f"{digests}\n{self.story()}"
+
+    def story(self) -> str:
+        """What everybody said last, for the message of a test that failed."""
+        parts = []
+        for peer in self.peers:
+            state = "runs" if peer.running else f"ended with {peer.status}"
+            parts.append(f"--- {peer.name} {peer.id} pid {peer.pid} {state}, round {peer.last_round}, {peer.address}")
+            parts += [*peer.lines[-2:], peer.log[-2500:]]
+        return "\n".join(parts)
+
+    def bugs(self) -> list[str]:
+        """Lines logged as errors and tracebacks: there must be none, whatever is done to the processes."""
+        return [
+            f"{peer.name}: {line}"
+            for peer in self.peers
+            for line in peer.log.splitlines()
+            if "[error" in line or "Traceback" in line
+        ]
+
+
+def descriptors(peer: PeerProcess) -> int:
+    """Open file descriptors."""
+    return psutil.Process(peer.pid).num_fds()
+
+
+def resident(peer: PeerProcess) -> int:
+    """Bytes of memory."""
+    return int(psutil.Process(peer.pid).memory_info().rss)
+
+
+def threads(peer: PeerProcess) -> int:
+    return psutil.Process(peer.pid).num_threads()
+
+
+async def status_of(peer: PeerProcess) -> SwarmStatus:
+    """What ``lepton-peer status`` would show."""
+    async with connect(peer.address, timeout=DEADLINE) as client:
+        return await client.status()

@@ -1,0 +1,78 @@
+"""Peers die and join without pause, and the training never notices: no round and no sample lost, all bits equal."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from jobs_for_peers import BATCH, SAMPLES, tally_job
+from peer_processes import PeerProcess, TrainingSwarm, descriptors, resident, status_of, threads
+from samples import count_passes, merged
+
+EVENTS = 30
+MOST, FEWEST = 6, 2
+ROUNDS_BETWEEN = 20
+
+
+class Churn:
+    """Kills and joins, at random; one peer, the witness, is spared, so that something can be compared."""
+
+    def __init__(self, swarm: TrainingSwarm, job: Path) -> None:
+        self.swarm = swarm
+        self.job = ("--job", str(job))
+        self.random = random.Random(11)
+
+    async def found(self) -> None:
+        self.first = await self.swarm.start(*self.job, hooks={"weights_every": 50})
+        self.witness = await self.join(self.first)
+        await self.join(self.first)
+        await self.swarm.together(self.swarm.living)
+
+    async def join(self, seed: PeerProcess) -> PeerProcess:
+        return await self.swarm.start(*self.job, "--join", seed.address, hooks={"weights_every": 50})
+
+    async def event(self, number: int) -> None:
+        living = self.swarm.living
+        kill = len(living) == MOST or (len(living) > FEWEST and self.random.random() < 0.5)
+        if number == 0:
+            await self.swarm.kill(self.first)
+        elif kill:
+            await self.swarm.kill(self.random.choice([peer for peer in living if peer is not self.witness]))
+        else:
+            await self.join(self.random.choice(living))
+        # Not waiting for the newcomer: the next event may hit it, or its donors, while it catches up.
+        await self.swarm.trained([self.witness], ROUNDS_BETWEEN)
+
+    async def come_to_rest(self, count: int) -> None:
+        """``count`` peers that train together."""
+        while len(self.swarm.living) > count:
+            await self.swarm.kill(next(peer for peer in self.swarm.living if peer is not self.witness))
+        while len(self.swarm.living) < count:
+            await self.join(self.witness)
+        await self.swarm.together(self.swarm.living)
+        await self.swarm.trained(self.swarm.living, ROUNDS_BETWEEN)
+
+
+@pytest.mark.timeout(300)
+async def test_kills_and_joins_without_pause(swarm: TrainingSwarm) -> None:
+    churn = Churn(swarm, tally_job(swarm.folder, steps=1_000_000))
+    await churn.found()
+    await churn.come_to_rest(3)
+    witness = churn.witness
+    before = descriptors(witness), threads(witness), resident(witness)
+    for number in range(EVENTS):
+        await churn.event(number)
+    await churn.come_to_rest(3)
+
+    await swarm.until("descriptors are given back", lambda: descriptors(witness) <= before[0])
+    await swarm.until("threads have ended", lambda: threads(witness) <= before[1])
+    assert resident(witness) < before[2] + (24 << 20)
+    for peer in swarm.living:
+        assert (await status_of(peer)).rounds_lost == 0
+    for peer in swarm.living:
+        await swarm.stop(peer)
+
+    ledger = merged(swarm.peers)
+    assert any("weights" in entry for entry in ledger), "the count was never compared with the parameters"
+    assert count_passes(ledger) >= EVENTS * ROUNDS_BETWEEN * BATCH // SAMPLES
