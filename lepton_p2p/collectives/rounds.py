@@ -12,7 +12,7 @@ import torch
 from lepton_p2p.collectives.attempt import Attempt, Broken, Outcome
 from lepton_p2p.collectives.buffers import BufferPool
 from lepton_p2p.collectives.fetch import FetchServer
-from lepton_p2p.collectives.operations import Op
+from lepton_p2p.collectives.inspection import DIFFER, inspect, own_record
 from lepton_p2p.collectives.packing import Packed
 from lepton_p2p.collectives.pending import (
     Finished,
@@ -23,7 +23,8 @@ from lepton_p2p.collectives.pending import (
     root_rank,
     round_result,
 )
-from lepton_p2p.collectives.recovery import RESULT, Describe, fetch_result
+from lepton_p2p.collectives.recovery import Describe, fetch_result
+from lepton_p2p.collectives.retention import Retention
 from lepton_p2p.collectives.ring_link import Connect, RingLink
 from lepton_p2p.driver import MachineDriver
 from lepton_p2p.errors import Closed, Dropped, RoundRejected, SchemaMismatch
@@ -33,14 +34,13 @@ from lepton_p2p.rounds.agreement import Agreement, Event
 from lepton_p2p.rounds.epoch import Epoch
 from lepton_p2p.rounds.messages import RoundMessage
 from lepton_p2p.rounds.patience import Patience, PatienceConfig
-from lepton_p2p.rounds.records import Flag, Record
+from lepton_p2p.rounds.records import Record
 from lepton_p2p.rounds.result import Lost
 from lepton_p2p.tasks import OwnedTasks
 from lepton_p2p.transport.links.arrivals import Arrivals
 from lepton_p2p.transport.links.link import Link
 
 _log = structlog.get_logger(__name__)
-_DIFFER = "tensors or operation differ"
 
 
 @dataclass(slots=True)
@@ -81,18 +81,18 @@ class Rounds:
         self._machine = machine
         self._me = machine.me.id
         self._connect, self._describe = connect, describe
-        self._arrivals, self._server = arrivals, server
+        self._arrivals = arrivals
         self._patience = patience
         self._paces: dict[PeerId, Patience] = {}
         self._accuse, self._on_event = accuse, on_event
         self._loop = asyncio.get_running_loop()
         self._tasks = OwnedTasks()
+        self._retention = Retention(self.pool, server, self._tasks)
         self._ring = RingLink(self._me, connect, self._link_lost, self._tasks)
         self._pending: Pending | None = None
         self._attempt: Attempt | None = None
         self._buffers: tuple[torch.Tensor, Link | None] | None = None
         self._recovery: asyncio.Task[None] | None = None
-        self._kept: Kept | None = None
         self._lost: list[Lost] = []
         self._delivered = False
         self._owed: Dropped | None = None
@@ -167,7 +167,7 @@ class Rounds:
 
     def kept(self, round: int) -> Kept | None:
         """The result of ``round`` if it is kept for others."""
-        return self._kept if self._kept is not None and self._kept.round == round else None
+        return self._retention.of(round)
 
     async def leave(self, reason: str) -> None:
         """Tell the members that this peer goes, and wait until they know; a pending round fails with Closed."""
@@ -198,7 +198,7 @@ class Rounds:
             self._attempt.halt()
             self._attempt = None
             assert self._buffers is not None
-            self._give_back(*self._buffers)
+            self._retention.give_back(*self._buffers)
             self._buffers = None
         if self._recovery is not None:
             self._recovery.cancel()
@@ -219,7 +219,7 @@ class Rounds:
         root = root_rank(packed, pending.root, epoch.ids)
         work = self.pool.take(layout.total)
         left = epoch.left_of(self._me)
-        record = self._record(pending)
+        record = own_record(self._me, pending, self._machine.progress.digest)
         self._buffers = (work, right)
         self._attempt = Attempt(
             epoch=epoch,
@@ -231,7 +231,7 @@ class Rounds:
             source=packed.source(rank, root=root),
             work=work,
             record=record.encode(),
-            inspect=lambda records: self._inspect(record, epoch, packed.op, records),
+            inspect=lambda records: inspect(record, epoch, packed.op, records),
             right=right,
             arrivals=self._arrivals,
             patience=self._paces.setdefault(left, Patience(self._patience)),
@@ -240,35 +240,6 @@ class Rounds:
             on_hop=lambda hop: self._hop(run.round, hop),
         )
         self._attempt.start()
-
-    def _record(self, pending: Pending) -> Record:
-        return Record(
-            peer=self._me,
-            weight=pending.weight,
-            schema=pending.packed.schema,
-            previous=self._machine.progress.digest,
-            state=pending.state,
-            flags=Flag.NONE if pending.packed.finite else Flag.NON_FINITE,
-            note=pending.note,
-        )
-
-    def _inspect(self, mine: Record, epoch: Epoch, op: Op, encoded: Sequence[bytes]) -> float | None:
-        """Check what the others say of themselves; ``ValueError`` breaks the attempt, the agreement then decides."""
-        records = [Record.decode(record) for record in encoded]
-        for record in records:
-            if record.peer not in epoch.ids:
-                raise ValueError(f"a record of {short(record.peer)}, who is not a member")
-            if record.schema != mine.schema:
-                raise ValueError(f"{_DIFFER}: {short(record.peer)} brought others than {short(mine.peer)}")
-            for what, theirs, ours in (
-                ("the last result", record.previous, mine.previous),
-                ("the state before the round", record.state, mine.state),
-            ):
-                if theirs and ours and theirs != ours:
-                    raise ValueError(f"{short(record.peer)} and {short(mine.peer)} differ in {what}")
-        if op is not Op.MEAN or len(records) < len(epoch.ids):
-            return None
-        return sum(record.weight for record in records) or None
 
     def _hop(self, round: int, hop: int) -> None:
         if self.on_hop is not None:
@@ -303,26 +274,10 @@ class Rounds:
         self._resolve(kept, pending, run.epoch, recovered=False)
 
     def _keep(self, kept: Kept, pending: Pending, right: Link | None) -> int:
-        """Keep the result for members that miss it; by now everyone has the one before."""
-        if self._kept is not None:
-            self._server.withdraw(RESULT, self._kept.round)
-            self._give_back(self._kept.buffer, right)
+        """Keep the result; returns how many contributed to it."""
         pending.packed.release()
-        self._kept = kept
-        view = kept.buffer.numpy().data
-        self._server.provide(RESULT, kept.round, lambda offset, length: view[offset : offset + length])
+        self._retention.keep(kept, right)
         return len(contributors([Record.decode(record) for record in kept.records], pending.packed.op))
-
-    def _give_back(self, buffer: torch.Tensor, link: Link | None) -> None:
-        """Reuse ``buffer`` once ``link`` has sent everything that it may still refer to."""
-        if link is None or not link.buffered:
-            self.pool.give(buffer)
-        else:
-            self._tasks.spawn(self._give_back_later(buffer, link), "wait for a link to drain")
-
-    async def _give_back_later(self, buffer: torch.Tensor, link: Link) -> None:
-        await link.drained()
-        self.pool.give(buffer)
 
     def _resolve(self, kept: Kept, pending: Pending, epoch: Epoch, *, recovered: bool) -> None:
         self._pending = None
@@ -404,7 +359,7 @@ class Rounds:
             case fx.Rejected(round=number, reason=reason):
                 self.counters.lost += 1
                 text = f"round {number} has no result: {reason}"
-                self._fail(SchemaMismatch(text) if reason.startswith(_DIFFER) else RoundRejected(text))
+                self._fail(SchemaMismatch(text) if reason.startswith(DIFFER) else RoundRejected(text))
         self._on_event(event)
 
     def _fail(self, error: Exception) -> None:

@@ -1,0 +1,44 @@
+"""What is kept so that a round can be finished by whoever survives: results for others, buffers until they are sent."""
+
+from __future__ import annotations
+
+import torch
+
+from lepton_p2p.collectives.buffers import BufferPool
+from lepton_p2p.collectives.fetch import FetchServer
+from lepton_p2p.collectives.pending import Kept
+from lepton_p2p.collectives.recovery import RESULT
+from lepton_p2p.tasks import OwnedTasks
+from lepton_p2p.transport.links.link import Link
+
+
+class Retention:
+    """The last result, served to members that miss it, and the buffers of attempts that are over."""
+
+    def __init__(self, pool: BufferPool, server: FetchServer, tasks: OwnedTasks) -> None:
+        self._pool, self._server, self._tasks = pool, server, tasks
+        self._kept: Kept | None = None
+
+    def of(self, round: int) -> Kept | None:
+        """The result of ``round``, if it is the one that is kept."""
+        return self._kept if self._kept is not None and self._kept.round == round else None
+
+    def keep(self, kept: Kept, link: Link | None) -> None:
+        """Keep ``kept`` instead of the result before it, which by now everyone has."""
+        if self._kept is not None:
+            self._server.withdraw(RESULT, self._kept.round)
+            self.give_back(self._kept.buffer, link)
+        self._kept = kept
+        view = kept.buffer.numpy().data
+        self._server.provide(RESULT, kept.round, lambda offset, length: view[offset : offset + length])
+
+    def give_back(self, buffer: torch.Tensor, link: Link | None) -> None:
+        """Reuse ``buffer`` once ``link`` has sent everything that it may still refer to."""
+        if link is None or not link.buffered:
+            self._pool.give(buffer)
+        else:
+            self._tasks.spawn(self._give_back_later(buffer, link), "wait for a link to drain")
+
+    async def _give_back_later(self, buffer: torch.Tensor, link: Link) -> None:
+        await link.drained()
+        self._pool.give(buffer)
