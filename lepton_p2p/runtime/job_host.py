@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from lepton_p2p.transport.values import JobDocument, OfferReply
 
 _log = structlog.get_logger(__name__)
 _ASK_AGAIN = 1.0
-"""Seconds between two rounds of asking the swarm for a job, if nobody offers one before."""
+"""Seconds between two rounds of asking the swarm for a job, if nobody offers one and nobody appears before."""
 _STOP_SECONDS = 1.0
 """How long a leaving peer lets its round finish; then the others run it again without this peer."""
 
@@ -39,6 +40,8 @@ class JobHost:
         self.exchange = LinkExchange(node)
         self._given, self._file = job, file
         self._offered: asyncio.Future[tuple[Job, bool]] = asyncio.get_running_loop().create_future()
+        self._news = asyncio.Event()
+        """Somebody appeared who may have a job, or one was offered."""
         self._job: Job | None = None
         self._trainer: Trainer | None = None
         self._thread: threading.Thread | None = None
@@ -49,6 +52,7 @@ class JobHost:
         self._joining = False
         self._seen_step = -1
         node.arrivals.on_early = self._wanted_again.set
+        node.on_met.append(self._news.set)
 
     @property
     def job(self) -> Job | None:
@@ -91,17 +95,23 @@ class JobHost:
                 raise JobError("the job does not have the digest that came with it")
         except (JobError, UnicodeDecodeError) as error:
             return OfferReply(False, str(error))
-        held = self._job or self._given or (self._offered.result()[0] if self._offered.done() else None)
-        if held is not None:
-            same = held.digest == job.digest
-            return OfferReply(same, "" if same else f"this swarm runs job {held.name} ({held.digest[:12]}) already")
-        try:
-            await asyncio.to_thread(build, job, file=self._file)
-        except LeptonError as error:
-            return OfferReply(False, str(error))
-        if not self._offered.done():
-            self._offered.set_result((job, from_client))
-        return OfferReply(True)
+        if (held := self._held) is None:
+            try:
+                await asyncio.to_thread(build, job, file=self._file)
+            except LeptonError as error:
+                return OfferReply(False, str(error))
+            # While it was built, another may have been offered.
+            if (held := self._held) is None:
+                self._offered.set_result((job, from_client))
+                self._news.set()
+                return OfferReply(True)
+        same = held.digest == job.digest
+        return OfferReply(same, "" if same else f"this swarm runs job {held.name} ({held.digest[:12]}) already")
+
+    @property
+    def _held(self) -> Job | None:
+        """The job that this peer trains, or will: every other one is refused."""
+        return self._job or self._given or (self._offered.result()[0] if self._offered.done() else None)
 
     async def weights(self) -> Snapshot:
         """Parameters and buffers at the next step boundary; :class:`JobError` if nothing is trained here."""
@@ -155,10 +165,13 @@ class JobHost:
                 await self._compare(self._given)
             return self._given, not joining
         while not self._offered.done():
+            self._news.clear()
             for peer in self._node.view():
                 if peer != self._node.me and (job := await self._ask(peer.address)) is not None:
                     return job, False
-            await asyncio.wait((self._offered,), timeout=_ASK_AGAIN)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ASK_AGAIN):
+                    await self._news.wait()
         return self._offered.result()
 
     async def _ask(self, address: str) -> Job | None:

@@ -49,6 +49,7 @@ class Node:
         self.fetch_server = FetchServer()
         self.arrivals = Arrivals()
         self.failed: asyncio.Future[None] | None = None
+        self.on_met: list[Callable[[], None]] = []
         self.on_gone: list[Callable[[PeerId], None]] = []
         self.on_declared_dead: list[Callable[[], None]] = []
         self.founded = False
@@ -205,6 +206,8 @@ class Node:
                 self.rounds.feed(lambda now: self.agreement.alive(now, peer))
                 self.events.publish("joined", f"{short(peer.id)} at {peer.address}", peer=peer.id)
                 self._book.save(p for p in self.view() if p != self.me)
+                for met in self.on_met:
+                    met()
             case Suspected(peer=peer, reason=reason):
                 self.events.publish("suspected", f"{short(peer.id)}: {reason}", peer=peer.id)
             case Died(peer=peer, reason=reason):
