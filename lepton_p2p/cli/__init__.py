@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
+import signal
 import sys
 
 from lepton_p2p.errors import LeptonError
@@ -15,6 +17,10 @@ def main() -> None:
     Whatever the library raises on purpose becomes one line on standard error and the exit code of its class; anything
     else is a bug and keeps its traceback.
     """
+    # Nothing is running yet that would have to be announced.  Without a handler, the first process of a container
+    # would not hear the signal at all while seconds of imports go by.
+    runs_a_peer = len(sys.argv) < 2 or sys.argv[1].startswith("-")
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0 if runs_a_peer else 128 + signal.SIGTERM))
     from lepton_p2p.cli.app import app
 
     atexit.register(_no_last_collection)

@@ -27,7 +27,7 @@ from lepton_p2p.runtime.address_book import AddressBook
 from lepton_p2p.runtime.events import EventHub
 from lepton_p2p.runtime.options import NodeOptions
 from lepton_p2p.tasks import OwnedTasks
-from lepton_p2p.transport.addresses import check_exposure, resolve_advertised
+from lepton_p2p.transport.addresses import check_exposure, expand, resolve_advertised
 from lepton_p2p.transport.channels import Channels
 from lepton_p2p.transport.handlers import Handlers
 from lepton_p2p.transport.links.arrivals import Arrivals
@@ -97,7 +97,8 @@ class Node:
         self._make_machines()
         await server.start(handlers(self))
         self.server = server
-        self._membership.feed(lambda now: self.swim.start(now, tuple(options.join), self._book.load()))
+        seeds = await expand(options.join, mine=address)
+        self._membership.feed(lambda now: self.swim.start(now, seeds, self._book.load()))
 
     def _make_machines(self) -> None:
         options = self.options
@@ -175,8 +176,8 @@ class Node:
         calls = (self._greet(seed) for seed in self.options.join)
         problems = [problem for problem in await asyncio.gather(*calls) if problem is not None]
         fatal = next((p for p in problems if not isinstance(p, AddressError)), None)
-        if fatal is None and problems and len(problems) == len(self.options.join):
-            fatal = problems[0]
+        if fatal is None and problems and len(problems) == len(self.options.join) and not self._book.load():
+            fatal = problems[0]  # no name resolves, and nobody else is known
         if fatal is not None:
             raise fatal
 

@@ -99,3 +99,24 @@ async def _local_address_towards(address: str) -> str | None:
             if not is_wildcard(local):
                 return local
     return None
+
+
+async def expand(seeds: Sequence[str], *, mine: str) -> tuple[str, ...]:
+    """Each seed whose name stands for several addresses as all of them, without ``mine``; the others as they are.
+
+    A name that a swarm shares (a compose service, a round-robin entry) would otherwise reach one peer of it, perhaps
+    this one.  A name with one address stays a name, so that it is looked up again each time it is called.
+    """
+    loop = asyncio.get_running_loop()
+    found: list[str] = []
+    for seed in seeds:
+        host, port = split_address(seed)
+        try:
+            rows = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (socket.gaierror, UnicodeError):
+            rows = []  # not yet known; it stays a name and is tried for ever
+        addresses = list(dict.fromkeys(join_address(str(row[4][0]), port) for row in rows))
+        families = {row[0] for row in rows}
+        # localhost is often 127.0.0.1 and ::1: one host by two protocols, not a swarm.
+        found += addresses if len(addresses) > 1 and len(families) == 1 else [seed]
+    return tuple(dict.fromkeys(address for address in found if address != mine))

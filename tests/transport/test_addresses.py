@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
 
 from lepton_p2p.errors import AddressError, InsecureRefused
-from lepton_p2p.transport.addresses import check_exposure, is_loopback, is_wildcard, resolve_advertised
+from lepton_p2p.transport.addresses import check_exposure, expand, is_loopback, is_wildcard, resolve_advertised
 
 LOOPBACK = ["127.0.0.1", "127.8.9.10", "::1", "localhost", "LOCALHOST", "localhost.", "::ffff:127.0.0.1"]
 PUBLIC = ["0.0.0.0", "::", "10.0.0.1", "192.168.1.5", "seed", "example.org", "localhost.example.org", "2001:db8::1", ""]
@@ -67,3 +68,21 @@ async def test_a_host_name_that_means_this_machine_only_is_not_advertised(monkey
     monkeypatch.setattr(socket, "gethostname", lambda: "localhost")
     monkeypatch.setattr("lepton_p2p.transport.addresses._ANYWHERE", ("127.0.0.2:9",))
     assert await resolve_advertised("0.0.0.0:7701") == "127.0.0.1:7701"
+
+
+async def test_a_name_with_several_addresses_is_all_of_them_but_the_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    table = {"peer": ["10.0.0.1", "10.0.0.2", "10.0.0.3"], "seed": ["10.0.0.9"]}
+
+    async def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        if host not in table:
+            raise socket.gaierror
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in table[host]]
+
+    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo, raising=False)
+    assert await expand(["seed:7700", "peer:7700", "later:1"], mine="10.0.0.2:7700") == (
+        "seed:7700",
+        "10.0.0.1:7700",
+        "10.0.0.3:7700",
+        "later:1",
+    )
