@@ -349,7 +349,10 @@ class Rounds:
                 self._paces = {peer: pace for peer, pace in self._paces.items() if peer in epoch.ids}
                 self._changed.set()
             case fx.DroppedOut(reason=reason):
-                self._ring.drop(reason)
+                if self._machine.epoch is None:
+                    # The members must notice at once; if they took this peer along as a newcomer the ring stays.
+                    self._ring.drop(reason)
+                    self._arrivals.keep_only(())
                 self._lost.clear()
                 dropped = Dropped(f"the swarm went on without this peer, which rejoins: {reason}")
                 if self._pending is None and self._delivered:

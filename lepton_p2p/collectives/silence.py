@@ -41,7 +41,9 @@ class SilenceWatch:
         self._chunk_bytes, self._chunk_since = nbytes, now
         link = self._arrivals.link_from(self._left)
         if link is not None:
-            self._patience.arrived(link.protocol.gap)
+            # What this process itself missed, standing still or between rounds, says nothing about the neighbour.
+            before = max(self._since, link.last_received - link.protocol.gap)
+            self._patience.arrived(link.last_received - before)
 
     def chunk_ended(self) -> None:
         """All of it is here."""

@@ -162,7 +162,8 @@ class Agreement(Balloting, Meeting):
             case Announce():
                 self._on_announce(message)
             case Leaving():
-                self._lose(message.sender.id, message.reason)
+                if not message.epoch or self.epoch is None or self.epoch.number <= message.epoch:
+                    self._lose(message.sender.id, message.reason)
         return self._drain()
 
     def send_failed(self, now: float, to: str, message: RoundMessage) -> list[Effect]:

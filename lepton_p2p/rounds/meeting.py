@@ -76,7 +76,7 @@ class Meeting(AgreementCore):
 
     def _yield(self, reason: str, towards: PeerInfo | None) -> None:
         """Give up this lineage: what it holds is obsolete; ask to be admitted elsewhere."""
-        self._broadcast(Leaving(self.me, reason))
+        self._broadcast(Leaving(self.me, reason, self.epoch.number if self.epoch is not None else 0))
         self._stop(reason)
         self.epoch, self._bound, self._proposal = None, False, None
         self._waiting.clear()

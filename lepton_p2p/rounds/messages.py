@@ -141,10 +141,15 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """I am going: form the next epoch without me, do not wait to find out."""
+    """I am going: form the next epoch without me, do not wait to find out.
+
+    ``epoch``: number of the epoch that the sender leaves (0: all, for good).  It may be in a later one again before
+    this arrives.
+    """
 
     sender: PeerInfo
     reason: str
+    epoch: int = 0
 
 
 RoundMessage = Prepare | Promise | Refusal | Install | Admit | AdmitReply | Announce | Leaving

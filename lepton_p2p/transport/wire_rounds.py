@@ -62,8 +62,8 @@ def round_message_to_wire(message: RoundMessage) -> pb.RoundMessage:
             out.admit_reply.CopyFrom(pb.AdmitReply(queued=queued, reason=clip(reason), seeking=seeking))
         case Announce(_, standing, job):
             out.announce.CopyFrom(pb.Announce(standing=_standing_to_wire(standing), job=job))
-        case Leaving(_, reason):
-            out.leaving.CopyFrom(pb.Leaving(reason=clip(reason)))
+        case Leaving(_, reason, number):
+            out.leaving.CopyFrom(pb.Leaving(reason=clip(reason), epoch=number))
         case _:
             assert_never(message)
     return out
@@ -90,7 +90,9 @@ def round_message_from_wire(message: pb.RoundMessage) -> RoundMessage:
             job = check_text(message.announce.job, "a job's digest", MAX_KEY)
             return Announce(sender, _standing_from_wire(message.announce.standing), job)
         case "leaving":
-            return Leaving(sender, check_text(message.leaving.reason, "a reason"))
+            return Leaving(
+                sender, check_text(message.leaving.reason, "a reason"), check_counter(message.leaving.epoch, "an epoch")
+            )
         case None:
             raise ValueError("a round message without a body that this version knows")
 

@@ -43,6 +43,24 @@ async def test_tensors_of_another_shape_are_an_error_for_all_and_change_nothing(
     await swarm.round()
 
 
+async def test_a_peer_whose_state_differs_is_told_so_and_the_others_go_on(refilled: ProcessSwarm) -> None:
+    swarm = refilled
+    await swarm.round()
+    odd, *others = swarm.workers
+    round = swarm.begin({worker.peer: {"state": 8 if worker is odd else 7} for worker in swarm.workers})
+    (told,) = await round.outcomes([odd])
+    assert told["error"] == "Dropped"
+    assert told["unchanged"]
+    # It is in the same epoch, as a newcomer: the others' round waits for what it brings now.
+    reply = await swarm.call(odd, "all_reduce", seed=0, weight=0, sizes=swarm.sizes)
+    replies = await round.outcomes(others)
+    round.check(replies)
+    assert reply["values"] == replies[0]["values"]
+    assert reply["newcomers"] == [odd.peer]
+    assert set(replies[0]["contributors"]) == {worker.peer for worker in others}
+    await swarm.round()
+
+
 async def test_a_partial_sum_that_is_not_finite_breaks_the_round_and_names_the_link(refilled: ProcessSwarm) -> None:
     swarm = refilled
     before = (await swarm.round())[0]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import json
 import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -102,18 +104,35 @@ class Worker:
         assert self._faults is not None
         self._faults.arm(Fault(**fault))
 
-    async def do_all_reduce(self, seed: int, sizes: list[int], weight: int = 1, bad: float | None = None) -> Reply:
-        """The mean of what ``inputs`` makes of the seed; ``bad`` replaces the first value of the first tensor."""
+    async def do_all_reduce(
+        self, seed: int, sizes: list[int], weight: int = 1, bad: float | None = None, state: int = 0
+    ) -> Reply:
+        """The mean of what ``inputs`` makes of the seed; ``bad`` replaces the first value of the first tensor.
+
+        ``state``: digest of what the input is made from, as training passes it.
+        """
         values = inputs.tensors(seed, sizes)
         if bad is not None:
             values[0][0] = bad
         before = inputs.digest(values)
         try:
-            result = await self._running.all_reduce(values, weight=weight)
+            with self._made_from(state):
+                result = await self._running.all_reduce(values, weight=weight)
         except LeptonError as error:
             unchanged = inputs.digest(values) == before
             return {"error": type(error).__name__, "message": str(error), "unchanged": unchanged}
         return {**_as_reply(result), "values": inputs.digest(values), "at": time.monotonic()}
+
+    @contextlib.contextmanager
+    def _made_from(self, state: int) -> Iterator[None]:
+        assert self._running._node is not None
+        rounds = self._running._node.rounds
+        original = rounds.run
+        rounds.run = functools.partial(original, state=state)  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            rounds.run = original  # type: ignore[method-assign]
 
     async def do_loop(self, seed: int, sizes: list[int]) -> None:
         """One round after the other, each told as it happens, until ``release`` says when to end; or to an error."""

@@ -8,6 +8,7 @@ import pytest
 from model import VirtualSwarm
 
 from lepton_p2p.identity import PeerId
+from lepton_p2p.rounds.messages import Leaving
 
 SEEDS = int(os.environ.get("LEPTON_TEST_SEEDS", "150"))
 
@@ -150,6 +151,23 @@ def test_a_peer_that_gives_up_its_round_is_not_waited_for_until_it_has_another()
     swarm.hand_in(peers[0])
     progress_of_all(swarm, 2)
     assert all(swarm.hosts[peer].dropped == 0 for peer in peers[1:])
+
+
+def test_a_goodbye_that_arrives_late_does_not_cost_the_sender_its_new_place() -> None:
+    swarm, peers = swarm_of(3)
+    progress_of_all(swarm, 1)
+    host = swarm.hosts[peers[2]]
+    epoch = swarm.hosts[peers[0]].machine.epoch
+    assert epoch is not None
+    late = Leaving(host.machine.me, "the swarm went on without this peer", epoch.number)
+    swarm.feed(peers[2], lambda: host.machine.withdraw(swarm.now, "cancelled"))
+    host.input += 1
+    swarm.feed(peers[2], lambda: host.machine.start_round(swarm.now, host.schema))
+    swarm.run_until(lambda: swarm.settled() and swarm.hosts[peers[0]].machine.epoch != epoch)
+    dropped = host.dropped
+    swarm.feed(peers[0], lambda: swarm.hosts[peers[0]].machine.receive(swarm.now, late))
+    progress_of_all(swarm, 3)
+    assert host.dropped == dropped
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

@@ -123,7 +123,7 @@ ROUND_MESSAGES: dict[type[RoundMessage], st.SearchStrategy[RoundMessage]] = {
     Admit: st.builds(Admit, peers, digests),
     AdmitReply: st.builds(AdmitReply, peers, booleans, lines, booleans),
     Announce: st.builds(Announce, peers, standings, digests),
-    Leaving: st.builds(Leaving, peers, lines),
+    Leaving: st.builds(Leaving, peers, lines, counters),
 }
 round_messages = st.one_of(*ROUND_MESSAGES.values())
 
