@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lepton_p2p.collectives.fetch import FetchServer
 from torch import nn
 
 from lepton_p2p.client import connect
+from lepton_p2p.collectives.fetch import FetchServer
 from lepton_p2p.errors import AddressError, Closed, IntegrityError, JobMismatch, StateLost, SwarmUnreachable, WrongSwarm
 from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.jobs import Job, parse_job
