@@ -15,6 +15,10 @@ from lepton_p2p.training.snapshots import Snapshot
 from lepton_p2p.training.state import Schema
 
 
+class Withdrawn(Exception):
+    """The caller's own interruption took its input back; this peer is outside of the epoch until its next round."""
+
+
 class Collective(Protocol):
     """Atomic rounds among the members of the swarm."""
 
@@ -38,7 +42,7 @@ class Collective(Protocol):
 
         op: "mean" is sum(weight * x) / sum(weight) over the contributors; without any, what the tensors hold is
         undefined.  Raises ``RoundRejected`` and ``SchemaMismatch`` (nobody's tensors changed), ``Dropped`` (the swarm
-        went on without this peer; the next call waits until it is taken in again), ``Closed``.
+        went on without this peer; the next call waits until it is taken in again), ``Closed``, ``Withdrawn``.
         """
 
 

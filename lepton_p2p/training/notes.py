@@ -10,10 +10,12 @@ from enum import IntFlag
 
 from lepton_p2p.training.ranges import Range
 
-VERSION = 1
+VERSION = 2
 MAX_RANGES = 64
-"""Of one claim: 13 + 64 * 2 * 5 bytes stay below the limit of a note for data sets of up to 2**35 samples."""
+"""Of one claim: 29 + 64 * 2 * 5 bytes stay below the limit of a note for data sets of up to 2**35 samples."""
 _HEAD = struct.Struct("!BBBdH")
+_FRESH = struct.Struct("!QQ")
+_UNKNOWN = 2**64 - 1
 _MAX_VARINT = 5
 
 
@@ -34,18 +36,27 @@ class Note:
     """``claim``: the places (in the pass's permutation) whose gradient the sender put in; ``loss_sum`` over them.
 
     ``failures``: how often in a row the sender could not fetch the state (counted up to 255).
+
+    Only of those that are fresh: ``seen``: how many rounds the swarm has done, if the sender took part in all of them
+    (None: it did not), so that it knows that no state is lost if nobody has any.  ``seed``: 64-bit digest of the state
+    that it would start from.
     """
 
     flags: NoteFlag = NoteFlag.NONE
     claim: tuple[Range, ...] = ()
     loss_sum: float = 0.0
     failures: int = 0
+    seen: int | None = None
+    seed: int = 0
 
     def encode(self) -> bytes:
         """At most ``MAX_NOTE`` (1024) bytes; ``ValueError`` for more than ``MAX_RANGES`` ranges."""
         if len(self.claim) > MAX_RANGES:
             raise ValueError(f"a claim has at most {MAX_RANGES} ranges, this one {len(self.claim)}")
-        body = b"".join(_varint(number) for item in self.claim for number in (item.start, item.size))
+        body = b""
+        if NoteFlag.FRESH in self.flags:
+            body = _FRESH.pack(_UNKNOWN if self.seen is None else self.seen, self.seed)
+        body += b"".join(_varint(number) for item in self.claim for number in (item.start, item.size))
         return _HEAD.pack(VERSION, self.flags, min(self.failures, 255), self.loss_sum, len(self.claim)) + body
 
     @classmethod
@@ -56,12 +67,17 @@ class Note:
         version, flags, failures, loss_sum, count = _HEAD.unpack_from(data)
         if version != VERSION or count > MAX_RANGES or flags & ~7:
             raise ValueError(f"not a training note of version {VERSION}")
-        numbers = list(_varints(data[_HEAD.size :]))
+        start = _HEAD.size + (_FRESH.size if flags & NoteFlag.FRESH else 0)
+        if len(data) < start:
+            raise ValueError("a training note is too short")
+        seen, seed = _FRESH.unpack_from(data, _HEAD.size) if flags & NoteFlag.FRESH else (_UNKNOWN, 0)
+        numbers = list(_varints(data[start:]))
         if len(numbers) != 2 * count:
             raise ValueError(f"a training note announces {count} ranges and carries {len(numbers)} numbers")
-        claim = tuple(Range(start, start + size) for start, size in zip(numbers[::2], numbers[1::2], strict=True))
+        claim = tuple(Range(first, first + size) for first, size in zip(numbers[::2], numbers[1::2], strict=True))
         # A loss is only shown: a broken one must not break the round.
-        return cls(NoteFlag(flags), claim, loss_sum if math.isfinite(loss_sum) else 0.0, failures)
+        loss_sum = loss_sum if math.isfinite(loss_sum) else 0.0
+        return cls(NoteFlag(flags), claim, loss_sum, failures, None if seen == _UNKNOWN else seen, seed)
 
     @classmethod
     def read(cls, data: bytes) -> Note | None:

@@ -76,13 +76,13 @@ class Cursor:
         contributors: Collection[PeerId],
         refused: Collection[PeerId] = (),
         notes: Mapping[PeerId, bytes],
-        founding: bool = False,
+        founders: Collection[PeerId] = (),
     ) -> Cursor:
         """The cursor after a round with this result (arguments as in ``RoundResult``).
 
         Contributors' claims are used.  Claims of the refused come back with one more try, or are skipped after
         ``MAX_TRIES``.  All other claims come back as they were.  The next claimants are the members that say in their
-        notes that they are ready; ``founding``: this was the first round, in which all of them are.
+        notes that they are ready; ``founders``: those that became it by this round, the first.
         """
         plan = self.plan()
         given = {peer: Note.read(notes.get(peer, b"")) for peer in members}
@@ -96,7 +96,7 @@ class Cursor:
                 rest = tuple(item for item in tried if item.tries < MAX_TRIES)
             used += size_of(done)
             back.extend(rest)
-        ready = [peer for peer in members if founding or _is_ready(given[peer])]
+        ready = [peer for peer in members if peer in founders or _is_ready(given[peer])]
         moved = replace(
             self,
             position=max((item.stop for claim in plan.values() for item in claim), default=0),
@@ -149,9 +149,13 @@ class Cursor:
 
 
 class Sampler:
-    """Which samples a claim means: the permutation of the current pass, computed once per pass."""
+    """Which samples a claim means: the permutation of the current pass, computed once per pass.
 
-    def __init__(self) -> None:
+    ``shuffle=False``: every pass in the order of the data set.
+    """
+
+    def __init__(self, *, shuffle: bool = True) -> None:
+        self._shuffle = shuffle
         self._key: tuple[int, int, int] | None = None
         self._order: npt.NDArray[np.int64] = np.empty(0, np.int64)
 
@@ -159,7 +163,8 @@ class Sampler:
         """Indices into the data set, int64, in the order of ``claim``."""
         key = (cursor.total, cursor.seed, cursor.pass_number)
         if key != self._key:
-            self._key, self._order = key, permutation(*key)
+            self._key = key
+            self._order = permutation(*key) if self._shuffle else np.arange(cursor.total, dtype=np.int64)
         return np.concatenate([np.empty(0, np.int64), *(self._order[item.start : item.stop] for item in claim)])
 
 

@@ -78,7 +78,7 @@ def used_samples(swarm: FakeSwarm, total: int = SAMPLES) -> dict[int, Counter[in
             contributors=result.contributors,
             refused=result.refused,
             notes=result.notes,
-            founding=result.round == 1,
+            founders=result.members if result.round == 1 else (),
         )
     return used
 

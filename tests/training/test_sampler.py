@@ -26,7 +26,7 @@ def start(total: int = 100, batch: int = 10, peers: int = 3) -> Cursor:
     """The cursor after the founding round of ``peers`` peers."""
     members = PEERS[:peers]
     notes = {peer: Note(NoteFlag.WANTS_STATE | NoteFlag.FRESH).encode() for peer in members}
-    return Cursor(total, 1, batch).advance(members=members, contributors=(), notes=notes, founding=True)
+    return Cursor(total, 1, batch).advance(members=members, contributors=(), notes=notes, founders=members)
 
 
 def notes_of(cursor: Cursor, members: tuple[PeerId, ...]) -> dict[PeerId, bytes]:
