@@ -32,8 +32,8 @@ class Progress:
 
     phase: "joining" until this peer holds the swarm's state.  loss: mean of the last samples (None before the first).
     samples_per_second: of all samples that this peer has seen reported, over the last seconds.  metrics: of the last
-    evaluation.  params_digest: of parameters and buffers at that evaluation, 16 hex digits ("" before).  report: of the
-    strategy's last unit of work.
+    evaluation, and the strategy's own.  params_digest: of parameters and buffers at that evaluation, 16 hex digits (""
+    before).  report: of the strategy's last unit of work.
     """
 
     phase: Phase
@@ -159,7 +159,7 @@ class Trainer:
             phase="training" if self._strategy.ready else "joining",
             report=report,
             rate=self._rate(report),
-            metrics=metrics,
+            metrics=MappingProxyType({**metrics, **report.metrics}) if report.metrics else metrics,
             digest=digest,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import torch
@@ -52,6 +53,16 @@ class Images:
         """The model's values into ``image``."""
         for (_, tensor), room in zip(self._live, image.tensors, strict=True):
             room.view(-1).view(torch.uint8).copy_(raw(tensor))
+
+    def distance(self, image: Image) -> float:
+        """How far the image is from the model, relative to the model: ``|image - model| / |model|`` (2-norm)."""
+        apart = size = 0.0
+        with torch.no_grad():
+            for (_, tensor), value in zip(self._live, image.tensors, strict=True):
+                own = tensor.to("cpu", torch.float32)
+                apart += float((value.to(torch.float32) - own).square_().sum())
+                size += float(own.square().sum())
+        return math.sqrt(apart / size) if size else 0.0
 
     def mix_into_model(self, image: Image, share: float) -> None:
         """model = (1 - share) * model + share * image; with share 1 exactly the image."""

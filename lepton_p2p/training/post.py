@@ -47,6 +47,8 @@ class Post:
         self._uncertain: set[int] = set()
         self._asked_about: set[int] = set()
         self._closing = False
+        self.disagreement: float | None = None
+        """How far the partner of the last exchange was from the own model, relative to it; None before the first."""
         exchange.on_push(self._receive)
         exchange.on_gone(self._gone)
         exchange.on_declared_dead(self._declared_dead)
@@ -164,6 +166,8 @@ class Post:
                     return mixed
                 image, weight = self._inbox.popleft()
                 share = self._ledger.mix(weight)
+            if share < 1.0:  # a newcomer's own values are nobody's opinion
+                self.disagreement = self._incoming.distance(image)
             self._incoming.mix_into_model(image, share)
             with self.changed:
                 self._incoming.give_back(image)

@@ -284,6 +284,23 @@ class TestPost:
         torch.testing.assert_close(self.model.weight.detach(), torch.full((2, 3), 4.0))
         assert post.weight == 4.0
 
+    def test_every_exchange_measures_how_far_apart_the_partners_were(self, post: Post) -> None:
+        nn.init.constant_(self.model.weight, 2.0)
+        nn.init.constant_(self.model.bias, 2.0)
+        assert post.disagreement is None
+        assert self.receive(Header(Kind.TRANSFER, 1, 0, 1.0), self.image(5.0))
+        post.collect()
+        assert post.disagreement == pytest.approx(1.5)
+        assert self.receive(Header(Kind.TRANSFER, 2, 0, 1.0), self.image(3.5))
+        post.collect()
+        assert post.disagreement == pytest.approx(0.0)
+
+    def test_the_values_of_before_the_first_weight_are_no_opinion(self, post: Post) -> None:
+        post.void()
+        assert self.receive(Header(Kind.TRANSFER, 1, 0, 1.0), self.image(5.0))
+        post.collect()
+        assert post.disagreement is None
+
     def test_a_push_is_mixed_once_however_often_it_comes(self, post: Post) -> None:
         for _ in range(3):
             assert self.receive(Header(Kind.TRANSFER, 1, 0, 1.0), self.image(5.0))

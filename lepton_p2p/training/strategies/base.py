@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeVar
 
 from torch import nn
@@ -45,6 +46,7 @@ class Report:
     step: optimizer steps so far (of the swarm, or of this peer where every peer makes its own).  samples: used by the
     whole swarm since the start, as far as this peer knows.  new_samples: by this call.  loss: mean over them (None:
     there were none).  skipped: samples given up because their numbers were not finite.  result: of the round, if any.
+    metrics: what the strategy measures of itself, by name; shown beside those of the evaluation.
     """
 
     step: int
@@ -54,6 +56,7 @@ class Report:
     loss: float | None = None
     skipped: int = 0
     result: RoundResult | None = None
+    metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Strategy(ABC):

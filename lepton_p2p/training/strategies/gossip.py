@@ -195,7 +195,7 @@ class Gossip(Strategy):
         return self._report(result=result)
 
     def _report(self, used: int = 0, loss: float | None = None, result: RoundResult | None = None) -> Report:
-        total = self._post.total
+        total, apart = self._post.total, self._post.disagreement
         return Report(
             step=self._step,
             pass_number=total // len(self._x),
@@ -204,4 +204,5 @@ class Gossip(Strategy):
             loss=loss,
             skipped=self._skipped,
             result=result,
+            metrics={} if apart is None or result is not None else {"disagreement": apart},
         )
