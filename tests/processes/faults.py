@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from lepton_p2p.collectives.attempt import Attempt
+from lepton_p2p.collectives.operations import Array, Op
+from lepton_p2p.collectives.sources import PiecesSource
 from lepton_p2p.rounds.messages import RoundMessage
-from lepton_p2p.rounds.ring import Operation, Step
 from lepton_p2p.runtime.node import Node
 
 
@@ -97,15 +97,13 @@ class Faults:
         await self._deliver(to, message, timeout)
 
     def _infect_partial_sums(self) -> None:
-        original = Attempt._reduce
+        original = PiecesSource.fold
 
-        def infected(attempt: Attempt, step: Step) -> bool:
-            sound = original(attempt, step)
-            fault = self._armed
-            if fault is not None and fault.at == "infect" and step.operation is Operation.REDUCE:
+        def infected(source: PiecesSource, op: Op, start: int, stop: int, into: Array) -> None:
+            original(source, op, start, stop, into)
+            if self._armed is not None and self._armed.at == "infect":
+                # The first sum of a round is one that goes on to the next member, who looks at it.
                 self._armed = None
-                chunk = step.chunk
-                attempt._work[chunk.start : chunk.stop].view(chunk.dtype)[0] = np.inf
-            return sound
+                into[0] = np.inf
 
-        Attempt._reduce = infected  # type: ignore[method-assign]
+        PiecesSource.fold = infected  # type: ignore[method-assign]
