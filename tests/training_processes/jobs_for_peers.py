@@ -107,3 +107,47 @@ def small_job(folder: Path, *, steps: int, name: str = "small") -> Path:
     file = folder / f"{name}.toml"
     file.write_text(SMALL.replace("STEPS", str(steps)).replace("NAME", name))
     return file
+
+
+DIGITS = """
+import os
+import time
+
+import torch
+from sklearn.datasets import load_digits
+
+import lepton_p2p as lp
+
+class Paced(torch.nn.Sequential):
+    def forward(self, x):
+        if self.training:
+            time.sleep(float(os.environ["PACE"]))
+        return super().forward(x)
+
+def build():
+    digits = load_digits()
+    x, y = torch.from_numpy(digits.data).float() / 16, torch.from_numpy(digits.target)
+    order = torch.randperm(len(x))
+    train, test = order[360:], order[:360]
+    return lp.Built(
+        model=Paced(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10)),
+        train=(x[train], y[train]),
+        test=(x[test], y[test]),
+        loss_fn=torch.nn.functional.cross_entropy,
+        make_optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+        settings={
+            "seed": 7,
+            "batch_size": 16,
+            "evaluate_every": 0,
+            "strategy": {"name": "gossip", "push_every": 2},
+            "schedule": {"passes": PASSES, "lr": "cosine", "lr_floor": 0.01},
+        },
+    )
+"""
+
+
+def gossiping_digits(folder: Path, *, passes: int) -> Path:
+    """A file that trains handwritten digits by gossip; ``PACE`` in the environment: seconds that every step takes."""
+    file = folder / "digits.py"
+    file.write_text(DIGITS.replace("PASSES", str(passes)))
+    return file

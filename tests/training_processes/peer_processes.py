@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +24,8 @@ from lepton_p2p.client import SwarmStatus, connect
 DEADLINE = 45.0
 """Seconds for anything; many times what the slowest thing takes on a busy machine, so that it never decides a test."""
 LISTENS = re.compile(r"^peer ([0-9a-f]{8}) listens on (\S+), swarm ")
+HARMLESS = (None, 0, -signal.SIGKILL, -signal.SIGTERM)
+"""Exit statuses of peers that run, have left, or were ended by the test."""
 Line = dict[str, Any]
 
 
@@ -95,6 +98,23 @@ class PeerProcess:
             while (line := await reader.readline()).endswith(b"\n"):
                 take(line)
                 self._news.set()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended: exit status and what it printed."""
+
+    status: int
+    out: str
+    errors: str
+
+    @property
+    def error_line(self) -> str:
+        """The one line that an error is told in."""
+        lines = self.errors.splitlines()
+        assert len(lines) == 1, f"not one line: {self.errors!r}"
+        assert lines[0].startswith("lepton-peer: ")
+        return lines[0]
 
 
 class ForkServer:
@@ -197,9 +217,11 @@ class TrainingSwarm:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for peer in self.living:
+        started, self.peers = self.peers, []
+        for peer in started:
             peer.signal(signal.SIGKILL)
-        await self.until("all are dead", lambda: not self.living)
+        await self.until("all are dead", lambda: not any(peer.running for peer in started))
+        self.peers = started
 
     @property
     def living(self) -> list[PeerProcess]:
@@ -222,12 +244,22 @@ class TrainingSwarm:
         await self.until(f"{peer.name} listens", lambda: bool(peer.address))
         return peer
 
+    async def command(self, *argv: str, env: Mapping[str, str] | None = None) -> Finished:
+        """Run ``lepton-peer argv...`` to its end."""
+        process = await self._server.start(*argv, env=env)
+        await self.until(f"{argv} has ended", lambda: not process.running)
+        await asyncio.gather(*process.readers)
+        assert process.status is not None
+        return Finished(process.status, "\n".join(process.lines), process.log)
+
     async def until(self, what: str, holds: Callable[[], bool], *, patience: float = DEADLINE) -> None:
         """Wait for ``holds``, looked at whenever a process said something; a failure tells everybody's story."""
         news = self._server.news
         try:
             async with asyncio.timeout(patience):
                 while not holds():
+                    failed = [peer.name for peer in self.peers if peer.status not in HARMLESS]
+                    assert not failed, f"{failed} failed before {what}\n{self.story()}"
                     news.clear()
                     await news.wait()
         except TimeoutError:
