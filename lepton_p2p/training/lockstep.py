@@ -50,6 +50,8 @@ class Lockstep:
         """Whether the replica holds the swarm's state."""
         self.all_ready = False
         """Whether all members of the last round did, so that nobody needs more rounds to catch up."""
+        self.founded = False
+        """Whether what it holds goes back to what it held itself, and was not fetched from others."""
         self._replica = replica
         self._collective, self._source, self._store = collective, state_source, store
         self._seen = seen
@@ -70,7 +72,7 @@ class Lockstep:
             return
         try:
             catching.finish(self._replica.restore, lambda kept: self._apply(kept.result, kept.tensors))
-            self.established = True
+            self.established, self.founded = True, False
             self._failures = 0
             log.info("caught up", rounds=len(catching.kept))
         except (StateLost, IntegrityError) as error:
@@ -150,7 +152,7 @@ class Lockstep:
         founders = founders_of(result)
         ready = [peer for peer, note in notes.items() if note and NoteFlag.READY in note.flags]
         if self._collective.me in founders:
-            self.established = True
+            self.established = self.founded = True
         if self.established:
             self._donate(result, notes, ready, founding=bool(founders))
             self._apply(result, self._replica.tensors)

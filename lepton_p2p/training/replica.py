@@ -46,7 +46,11 @@ class Replica:
         Changes and not values are averaged: a buffer that nobody touches stays exactly as it is.
         """
         for buffer, change, old in zip(self._buffers, self._changes, before, strict=True):
-            torch.sub(buffer, old, out=change) if buffer.is_floating_point() else change.copy_(buffer - old)
+            if buffer.is_floating_point():
+                # An infinity that stays (in an attention mask) is no change, but inf - inf is no number.
+                torch.sub(buffer, old, out=change).masked_fill_(buffer == old, 0)
+            else:
+                change.copy_(buffer - old)
             buffer.copy_(old)
 
     def apply(self, tensors: Sequence[Tensor], after: Cursor) -> None:

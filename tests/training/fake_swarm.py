@@ -97,6 +97,12 @@ class FakeSwarm:
             self._dropped.add(peer)
             self._leave_out(peer)
 
+    def withdraw(self, peer: PeerId) -> None:
+        """It takes its input back and is outside until its next round; alone it stays where it is."""
+        with self.changed:
+            if self._members != [peer]:
+                self._leave_out(peer)
+
     def _leave_out(self, peer: PeerId) -> None:
         self._inputs.pop(peer, None)
         if peer in self._members:
