@@ -155,11 +155,9 @@ class Nursery:
         return (self.logs / f"worker-{worker.number}.log").read_text(errors="replace")
 
     def bugs(self) -> list[str]:
-        """Every line that was logged as an error: there must be none, whatever is done to the processes."""
-        lines = itertools.chain.from_iterable(
-            (f"{path.name}: {line}" for line in path.read_text(errors="replace").splitlines())
-            for path in sorted(self.logs.glob("*.log"))
-        )
+        """Every line that was logged as an error."""
+        texts = {path.name: path.read_text(errors="replace") for path in sorted(self.logs.glob("*.log"))}
+        lines = [f"{name}: {line}" for name, text in texts.items() for line in text.splitlines()]
         return [line for line in lines if "[error" in line or "Traceback" in line]
 
     async def _listen(self) -> None:

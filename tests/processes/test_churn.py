@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from functools import cache
 from signal import SIGKILL
 
@@ -80,14 +81,17 @@ class Rounds:
     async def pass_by(self, count: int) -> None:
         """Let the longest-serving worker finish ``count`` rounds."""
         goal = self.ledger.rounds + count
+        await self._until(lambda: self.ledger.rounds >= goal, f"{count} more rounds are done")
+
+    async def _until(self, condition: Callable[[], bool], what: str) -> None:
         try:
             async with asyncio.timeout(DEADLINE):
-                while self.ledger.rounds < goal:
+                while not condition():
                     self._progress.clear()
                     await self._progress.wait()
                     self._look_for_failures()
         except TimeoutError:
-            raise AssertionError(f"the rounds do not go on\n{await self._swarm.story()}") from None
+            raise AssertionError(f"not so: {what}\n{await self._swarm.story()}") from None
 
     def _look_for_failures(self) -> None:
         for reader in self._readers.values():
@@ -110,15 +114,11 @@ class Rounds:
     async def end(self) -> None:
         """Let all finish the same last round."""
         workers = list(self._loops)
+        await self._until(lambda: self.ledger.finished(workers) > 0, "the last to join takes part")
         held = await asyncio.gather(*(self._swarm.call(worker, "hold") for worker in workers))
         last = max(reply["round"] for reply in held) + 3
         await asyncio.gather(*(self._swarm.call(worker, "release", last=last) for worker in workers))
-        async with asyncio.timeout(DEADLINE):
-            await asyncio.gather(*self._loops.values())
-            while self.ledger.finished(workers) < last:
-                self._progress.clear()
-                await self._progress.wait()
-        self._look_for_failures()
+        await self._until(lambda: self.ledger.finished(workers) == last, f"all have come to round {last}")
         for worker in workers:
             await self._forget(worker)
 

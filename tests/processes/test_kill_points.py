@@ -12,7 +12,7 @@ from signal import SIGKILL, SIGSTOP
 from typing import Any
 
 import pytest
-from process_swarm import DEADLINE, Died, ProcessSwarm, Worker
+from process_swarm import DEADLINE, ProcessSwarm, Reply, Round, Worker
 
 HOPS = range(1, 7)
 """2(N-1) of a ring of four."""
@@ -36,20 +36,13 @@ def named(fault: dict[str, Any]) -> str:
     return "-".join(map(str, fault.values()))
 
 
-async def victims(swarm: ProcessSwarm, suspects: list[Worker], count: int) -> list[Worker]:
-    """Wait until ``count`` of the suspects are dead."""
+async def first_to_die(suspects: list[Worker]) -> Worker:
     async with asyncio.timeout(DEADLINE):
-        waiting = {asyncio.ensure_future(asyncio.shield(worker.ended)): worker for worker in suspects}
-        dead: list[Worker] = []
-        while len(dead) < count:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            dead += [waiting.pop(future) for future in done]
-        for future in waiting:
-            future.cancel()
-    return dead
+        await asyncio.wait([worker.ended for worker in suspects], return_when=asyncio.FIRST_COMPLETED)
+    return next(worker for worker in suspects if worker.ended.done())
 
 
-async def survivors_finish(swarm: ProcessSwarm, round: Any, dead: list[Worker]) -> list[dict[str, Any]]:
+async def survivors_finish(swarm: ProcessSwarm, round: Round, dead: list[Worker]) -> list[Reply]:
     survivors = [worker for worker in swarm.workers if worker not in dead]
     replies = await round.outcomes(survivors)
     round.check(replies)
@@ -90,7 +83,7 @@ async def test_the_survivors_finish_the_round_if_another_dies_while_they_agree_h
         await swarm.call(worker, "arm", at="message", signal=SIGKILL, token=token, **fault)
     round = swarm.begin()
     assert await first.gone() == -SIGKILL
-    (second,) = await victims(swarm, others, 1)
+    second = await first_to_die(others)
     await survivors_finish(swarm, round, [first, second])
     await swarm.round()
 
@@ -108,15 +101,6 @@ async def test_who_misses_the_result_gets_it_from_who_has_it(refilled: ProcessSw
     # ... which contains its contribution, although it never ends the round.
     victim.signal(SIGKILL)
     replies = await survivors_finish(swarm, round, [victim])
-    recovered = {w.peer: r["recovered"] for w, r in zip((w for w in swarm.workers), replies, strict=True)}
+    recovered = {w.peer: r["recovered"] for w, r in zip(swarm.workers, replies, strict=True)}
     assert recovered == {w.peer: w.peer == misses for w in swarm.workers}
     assert victim.peer in replies[0]["contributors"]
-
-
-async def test_a_killed_peer_s_caller_hears_nothing_more(refilled: ProcessSwarm) -> None:
-    victim = refilled.workers[0]
-    pending = victim.ask("wait_for_members", count=99)
-    victim.signal(SIGKILL)
-    with pytest.raises(Died):
-        await pending
-    refilled.bury(victim)
