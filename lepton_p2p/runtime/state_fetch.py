@@ -18,7 +18,7 @@ from lepton_p2p.training.assembler import Assembler
 from lepton_p2p.training.manifest import Manifest
 from lepton_p2p.training.snapshots import Snapshot
 from lepton_p2p.training.state import Schema
-from lepton_p2p.transport.links.link import Purpose
+from lepton_p2p.transport.links.link import Link, Purpose
 
 SNAPSHOT: Final = "snapshot"
 """The kind under which snapshots are described and served, by round."""
@@ -100,36 +100,54 @@ def _agreed(described: Sequence[tuple[PeerInfo, Manifest]]) -> Manifest:
 
 
 async def _pull(node: Node, sources: Sequence[PeerInfo], assembler: Assembler) -> set[str]:
-    """Fetch what is missing from all ``sources`` in parallel; returns the ids of those that sent wrong bytes."""
-    todo = deque(assembler.missing)
+    """Fetch what is missing from all ``sources`` in parallel; returns the ids of those that sent wrong bytes.
+
+    Each source has a stripe of the chunks, so that all give and none is stampeded; who is done takes over from the
+    longest stripe that is left.
+    """
+    links = await asyncio.gather(*(_open(node, source) for source in sources))
+    donors = [(source, link) for source, link in zip(sources, links, strict=True) if link is not None]
+    missing = assembler.missing
+    stripes = [deque(missing[number :: len(donors)]) for number in range(len(donors))]
     liars: set[str] = set()
     async with asyncio.TaskGroup() as group:
-        for source in sources:
-            group.create_task(_pull_from(node, source, assembler, todo, liars))
+        for (source, link), stripe in zip(donors, stripes, strict=True):
+            group.create_task(_pull_from(source, link, assembler, stripe, stripes, liars))
     return liars
 
 
-async def _pull_from(node: Node, source: PeerInfo, assembler: Assembler, todo: deque[int], liars: set[str]) -> None:
-    """Take chunks off ``todo`` until it is empty or ``source`` fails; a chunk that failed goes back."""
-    manifest = assembler.manifest
-    index = None
+async def _open(node: Node, source: PeerInfo) -> Link | None:
     try:
-        link = await node.connect(source, Purpose.FETCH)
-        try:
-            fetcher = Fetcher(link)
-            while todo:
-                index = todo.popleft()
+        return await node.connect(source, Purpose.FETCH)
+    except LeptonError as error:
+        _log.warning("a donor cannot be reached; fetching from the others", peer=short(source.id), why=str(error))
+        return None
+
+
+async def _pull_from(
+    source: PeerInfo,
+    link: Link,
+    assembler: Assembler,
+    own: deque[int],
+    stripes: Sequence[deque[int]],
+    liars: set[str],
+) -> None:
+    """Fetch chunks until none is left or ``source`` fails; a chunk that failed goes back to its stripe."""
+    manifest, fetcher = assembler.manifest, Fetcher(link)
+    try:
+        while stripe := own or max(stripes, key=len):
+            index = stripe.popleft()
+            try:
                 offset, _ = manifest.span(index)
                 await fetcher.fetch_range(SNAPSHOT, manifest.round, offset, assembler.buffer(index))
                 await asyncio.to_thread(assembler.verify, index)
-                index = None
-        finally:
-            link.close()
+            except BaseException:
+                stripe.append(index)
+                raise
     except IntegrityError as error:
         liars.add(source.id)
         _log.warning("a member sent wrong bytes; fetching from the others", peer=short(source.id), why=str(error))
     except LeptonError as error:
         _log.warning("a donor is gone; fetching from the others", peer=short(source.id), why=str(error))
     finally:
-        if index is not None:
-            todo.append(index)
+        link.close()
