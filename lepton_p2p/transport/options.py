@@ -22,6 +22,8 @@ SERVER_OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
     # Of one connection.  Above it gRPC resets streams, which callers cannot tell from a dying peer.
     ("grpc.max_concurrent_streams", MAX_CONCURRENT_CALLS),
+    # A stranger that connects and says nothing would hold its connection for two minutes.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     # Callers ping idle connections (see below); without these the server would call that abuse.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
