@@ -43,7 +43,7 @@ def install(channel: socket.socket, hooks: dict[str, int]) -> None:
         with lock:
             channel.sendall(json.dumps(line).encode() + b"\n")
 
-    job_host.Trainer = _trainer(write, hooks.get("weights_every", 0))  # type: ignore[misc]
+    vars(job_host)["Trainer"] = _trainer(write, hooks.get("weights_every", 0))
     _watch_snapshots(write, hooks.get("die_after_chunks", 0))
 
 
@@ -72,7 +72,7 @@ def _trainer(write: Write, weights_every: int) -> type[Trainer]:
 def _line(progress: Progress, built: Built, weights_every: int) -> dict[str, Any]:
     report = progress.report
     assert report is not None
-    line = {
+    line: dict[str, Any] = {
         "phase": progress.phase,
         "step": report.step,
         "pass": report.pass_number,
@@ -114,4 +114,4 @@ def _watch_snapshots(write: Write, die_after: int) -> None:
         write({"kind": "served", "round": snapshot.round, "offset": offset, "length": length})
         return read(snapshot, offset, length)
 
-    Snapshot.read = counted  # type: ignore[method-assign]
+    Snapshot.read = counted  # type: ignore[method-assign, assignment]

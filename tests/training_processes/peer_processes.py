@@ -39,6 +39,8 @@ class PeerProcess:
         self.rounds: dict[int, Line] = {}
         """What the ledger says about each round."""
         self.last_round = 0
+        self.void: list[Line] = []
+        """Rounds that it was told to forget."""
         self.steps: list[Line] = []
         """The ledger's lines about steps without rounds."""
         self.served: list[Line] = []
@@ -87,10 +89,21 @@ class PeerProcess:
                 self.last_round = entry["round"]
             case "step":
                 self.steps.append(entry)
+                if self.rounds and entry["phase"] == "joining":
+                    self._dropped()
             case "served":
                 self.served.append(entry)
             case "final":
                 self.final = entry
+
+    def _dropped(self) -> None:
+        """The swarm went on without it: what it did last may be a round that the others made again, without it.
+
+        All bytes of the result can be on their way to a peer that is stopped; it then takes them before it hears that
+        it was left behind.
+        """
+        self.void.append(self.rounds.pop(self.last_round))
+        self.last_round = max(self.rounds, default=0)
 
     async def read(self, reader: asyncio.StreamReader, take: Callable[[bytes], None]) -> None:
         """Hand every line to ``take`` until the process closes its end; the last one may be cut by its death."""

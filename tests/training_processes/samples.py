@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from signal import SIGKILL
 
 from jobs_for_peers import SAMPLES, SEED
 from peer_processes import Line, PeerProcess
@@ -13,10 +14,16 @@ from lepton_p2p.training.permutation import permutation
 
 
 def merged(peers: Sequence[PeerProcess]) -> list[Line]:
-    """One ledger from those of all peers, rounds 1, 2, 3, ...; they must agree bit by bit, and none may be missing."""
+    """One ledger from those of all peers, rounds 1, 2, 3, ...; they must agree bit by bit, and none may be missing.
+
+    The last round of a killed peer does not count: it may have had the result alone, and then the survivors made the
+    round again without it.
+    """
     rounds: dict[int, Line] = {}
     for peer in peers:
         for number, entry in peer.rounds.items():
+            if number == peer.last_round and peer.status == -SIGKILL:
+                continue
             known = rounds.setdefault(number, {"shared": entry["shared"], "params": "", "by": peer.name})
             assert entry["shared"] == known["shared"], f"{peer.name} and {known['by']} differ in round {number}"
             for key in ("params", "weights"):

@@ -29,8 +29,9 @@ class Churn:
         await self.join(self.first)
         await self.swarm.together(self.swarm.living)
 
-    async def join(self, seed: PeerProcess) -> PeerProcess:
-        return await self.swarm.start(*self.job, "--join", seed.address, hooks={"weights_every": 50})
+    async def join(self, *seeds: PeerProcess) -> PeerProcess:
+        addresses = ",".join(dict.fromkeys(seed.address for seed in seeds))
+        return await self.swarm.start(*self.job, "--join", addresses, hooks={"weights_every": 50})
 
     async def event(self, number: int) -> None:
         living = self.swarm.living
@@ -40,7 +41,8 @@ class Churn:
         elif kill:
             await self.swarm.kill(self.random.choice([peer for peer in living if peer is not self.witness]))
         else:
-            await self.join(self.random.choice(living))
+            # Any seed may be killed before it has answered; the witness is the one that is not.
+            await self.join(self.random.choice(living), self.witness)
         # Not waiting for the newcomer: the next event may hit it, or its donors, while it catches up.
         await self.swarm.trained([self.witness], ROUNDS_BETWEEN)
 
