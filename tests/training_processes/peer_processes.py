@@ -334,9 +334,16 @@ class TrainingSwarm:
         ]
 
 
-def descriptors(peer: PeerProcess) -> int:
-    """Open file descriptors."""
-    return psutil.Process(peer.pid).num_fds()
+def descriptors(peer: PeerProcess, fellows: Sequence[PeerProcess]) -> int:
+    """Open file descriptors, less connections with ``fellows``: those are opened when needed."""
+    theirs = {port for fellow in fellows if fellow is not peer for port, _ in _connections(fellow)}
+    return psutil.Process(peer.pid).num_fds() - sum(remote in theirs for _, remote in _connections(peer))
+
+
+def _connections(peer: PeerProcess) -> list[tuple[int, int]]:
+    """Local and remote ports of established connections."""
+    found = psutil.Process(peer.pid).net_connections("tcp")
+    return [(one.laddr.port, one.raddr.port) for one in found if one.laddr and one.raddr]
 
 
 def resident(peer: PeerProcess) -> int:

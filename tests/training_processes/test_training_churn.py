@@ -62,12 +62,13 @@ async def test_kills_and_joins_without_pause(swarm: TrainingSwarm) -> None:
     await churn.found()
     await churn.come_to_rest(3)
     witness = churn.witness
-    before = descriptors(witness), threads(witness), resident(witness)
+    before = descriptors(witness, swarm.living), threads(witness), resident(witness)
     for number in range(EVENTS):
         await churn.event(number)
     await churn.come_to_rest(3)
 
-    await swarm.until("descriptors are given back", lambda: descriptors(witness) <= before[0])
+    fds = f"no more than {before[0]} descriptors are open"
+    await swarm.until(fds, lambda: descriptors(witness, swarm.living) <= before[0])
     await swarm.until("threads have ended", lambda: threads(witness) <= before[1])
     assert resident(witness) < before[2] + (24 << 20)
     for peer in swarm.living:
