@@ -76,3 +76,17 @@ def configure_logging(level: str = "warning", format: Literal["console", "json"]
     root.setLevel(level.upper())
     for noisy in ("grpc", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+
+
+def filter_library_logs(level: str = "warning") -> None:
+    """For programs that use the library: events from ``level`` up go to standard error.
+
+    Unlike :func:`configure_logging` it leaves the standard library's loggers alone, and structlog too if the program
+    has configured it.
+    """
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -56,7 +56,8 @@ class Peer:
     failure detection (swim, patience, agreement override parts of it).  swarm: id that all peers must name.
     insecure: allow a non-loopback address without credentials.  advertise: the address that others should call,
     if it is not ``listen``.  data_port: of the links (0: any free one).  state_dir: where the last known members are
-    kept, to find the swarm again.
+    kept, to find the swarm again.  enters: whether it takes part in rounds at once.  A peer that joins with
+    ``enters=False`` does so from its first collective (or ``wait_for_members``) on, and nobody waits for it before.
 
     ``trains=False`` (default): the peer takes part in the collectives that the program calls.  ``trains=True``: it
     trains a job with :meth:`run_job`; ``job`` (``job_file``: its Python file) says which, otherwise the swarm does.
@@ -73,6 +74,7 @@ class Peer:
         advertise: str | None = None,
         data_port: int = 0,
         state_dir: str | Path | None = None,
+        enters: bool = True,
         trains: bool = False,
         job: Job | None = None,
         job_file: str | Path | None = None,
@@ -98,6 +100,8 @@ class Peer:
             patience=patience or defaults[1],
             agreement=agreement or defaults[2],
         )
+        self._enters = enters or not join
+        self._entered = False
         self._trains = trains or job is not None
         self._job = job
         self._job_file = None if job_file is None else Path(job_file)
@@ -118,9 +122,16 @@ class Peer:
         self._started = time.monotonic()
         await node.start(self._services)
         self._node = node
-        if not self._trains:
-            node.enter(job="", found=not self._options.join)
+        if self._enters and not self._trains:
+            self.enter()
         return self
+
+    def enter(self) -> None:
+        """Take part in rounds from now on: the others wait for this peer in each of them.  May be called twice."""
+        node = self._running
+        if not self._entered and not self._trains:
+            self._entered = True
+            node.enter(job="", found=not self._options.join)
 
     def _services(self, node: Node) -> Handlers:
         self._host = JobHost(node, job=self._job, file=self._job_file)
@@ -147,6 +158,13 @@ class Peer:
             await node.aclose()
 
     @property
+    def parts(self) -> tuple[Node, JobHost]:
+        """The running peer's inside, for faces that are built on this one."""
+        node = self._running
+        assert self._host is not None  # made together with the node
+        return node, self._host
+
+    @property
     def _running(self) -> Node:
         if self._node is None or self._closed:
             raise Closed("the peer is not running: use it inside of `async with Peer(...)`")
@@ -171,9 +189,10 @@ class Peer:
     async def wait_for_members(self, count: int, timeout: float | None = None) -> tuple[MemberStatus, ...]:
         """Wait until ``count`` peers (this one included) take part in rounds; :class:`WaitTimeout` if they do not."""
         node = self._running
+        self.enter()
         try:
             async with asyncio.timeout(timeout):
-                await self._unless_failed(node.rounds.wait_for_epoch(lambda epoch: len(epoch.members) >= count))
+                await node.unless_failed(node.rounds.wait_for_epoch(lambda epoch: len(epoch.members) >= count))
         except TimeoutError:
             epoch = node.rounds.epoch
             there = len(epoch.members) if epoch is not None else 0
@@ -249,7 +268,9 @@ class Peer:
         return await _maybe_in_thread(tensors, lambda: Packed.pack(tensors, op, weight=weight, pool=pool))
 
     async def _round(self, packed: Packed, *, weight: float = 1.0, root: PeerId | None = None) -> Finished:
-        return await self._unless_failed(self._running.rounds.run(packed, weight=weight, root=root))
+        self.enter()
+        node = self._running
+        return await node.unless_failed(node.rounds.run(packed, weight=weight, root=root))
 
     # -- training ----------------------------------------------------------------------------------
 
@@ -263,21 +284,6 @@ class Peer:
             raise ConfigError("this peer was made for collectives: use Peer(trains=True) to run jobs")
         assert self._host is not None
         await self._host.run()
-
-    async def _unless_failed(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``; if the peer turns out to be useless meanwhile, the reason is raised instead."""
-        failed = self._running.failed
-        assert failed is not None
-        task = asyncio.ensure_future(work)
-        try:
-            await asyncio.wait((task, failed), return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                failed.result()
-            return await task
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait((task,))
 
 
 def _listed(tensors: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:

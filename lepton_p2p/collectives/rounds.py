@@ -153,6 +153,19 @@ class Rounds:
                 self._owed = None  # the caller knows
             raise
 
+    def withdraw(self, reason: str) -> bool:
+        """Take the pending input back now, as cancelling :meth:`run` does; False if nothing is pending (any more).
+
+        Who cancels cannot tell whether the round was decided in the same moment; who withdraws can.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return False
+        self.feed(lambda now: self._machine.withdraw(now, reason))
+        self._owed = None  # the caller knows
+        pending.future.cancel()
+        return True
+
     async def wait_for_epoch(self, condition: Callable[[Epoch], bool]) -> Epoch:
         """Wait until this peer is in an epoch for which ``condition`` holds; it enters one if it gave up a round."""
         while True:

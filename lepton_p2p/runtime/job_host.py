@@ -18,6 +18,7 @@ from lepton_p2p.runtime.bridge import Bridge, BridgedCollective, BridgedStateSou
 from lepton_p2p.runtime.node import Node
 from lepton_p2p.runtime.pair_exchange import LinkExchange
 from lepton_p2p.runtime.served_state import ServedState
+from lepton_p2p.training.collective import StateSource
 from lepton_p2p.training.loop import Progress, Trainer
 from lepton_p2p.training.mailbox import Images
 from lepton_p2p.training.snapshots import Snapshot
@@ -52,6 +53,7 @@ class JobHost:
         self._joining = False
         self._seen_step = -1
         node.arrivals.on_early = self._wanted_again.set
+        self._program: Callable[[], Progress] | None = None
         node.on_met.append(self._news.set)
 
     @property
@@ -67,12 +69,22 @@ class JobHost:
     @property
     def progress(self) -> Progress | None:
         """Where training stands; None before it begins."""
+        if self._program is not None:
+            return self._program()
         return None if self._trainer is None else self._trainer.progress
 
     @property
     def waiting(self) -> bool:
         """Whether the peer is on its way into a job (looking for one, or building it)."""
         return self._joining and self._trainer is None
+
+    def occupy(self, progress: Callable[[], Progress]) -> StateSource:
+        """A program trains here in a loop of its own: jobs are refused; ``progress`` (any thread) tells how far it is.
+
+        It keeps snapshots for joiners in ``state``; the returned source is where it gets its own.
+        """
+        self._program = progress
+        return BridgedStateSource(self._node, self._bridge)
 
     async def run(self) -> None:
         """Find the job, train it, return when the schedule is complete; the peer stays available after that.
@@ -95,6 +107,8 @@ class JobHost:
                 raise JobError("the job does not have the digest that came with it")
         except (JobError, UnicodeDecodeError) as error:
             return OfferReply(False, str(error))
+        if self._program is not None:
+            return OfferReply(False, "this peer belongs to a program with a training loop of its own")
         if (held := self._held) is None:
             try:
                 await asyncio.to_thread(build, job, file=self._file)

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import structlog
 
@@ -37,6 +37,7 @@ from lepton_p2p.transport.server import ControlServer
 from lepton_p2p.transport.values import ResultInfo
 
 _log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 
 class Node:
@@ -164,6 +165,21 @@ class Node:
         """Something made this peer useless (wrong swarm, wrong job): whoever waits for it is told."""
         if self.failed is not None and not self.failed.done():
             self.failed.set_exception(error)
+
+    async def unless_failed(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``; if the peer turns out to be useless meanwhile, the reason is raised instead."""
+        failed = self.failed
+        assert failed is not None
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((task, failed), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                failed.result()
+            return await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
 
     def view(self) -> Sequence[PeerInfo]:
         """Whom this peer believes to be alive, itself included."""

@@ -18,12 +18,38 @@ from lepton_p2p.errors import ConfigError
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training.collective import Collective, StateSource
 from lepton_p2p.training.lockstep import Lockstep
-from lepton_p2p.training.plain_replica import NO_DATA, PlainReplica
+from lepton_p2p.training.plain_replica import PlainReplica
 from lepton_p2p.training.ranges import Range, size_of
 from lepton_p2p.training.sampler import Cursor, Sampler
 from lepton_p2p.training.store import SnapshotStore
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How a data set of ``total`` samples is shared out: ``batch`` of them for each peer and step.
+
+    :class:`ConfigError` for numbers that make no sense.
+    """
+
+    total: int
+    batch: int
+    seed: int
+    shuffle: bool
+
+    def __post_init__(self) -> None:
+        try:
+            Cursor.from_json(self.cursor().to_json())
+        except ValueError:
+            raise ConfigError(
+                f"a data set of {self.total} samples with batch_size={self.batch} and seed={self.seed}: all must be "
+                "whole numbers, the first two at least 1"
+            ) from None
+
+    def cursor(self) -> Cursor:
+        """Where it begins."""
+        return Cursor(self.total, self.seed, self.batch)
 
 
 @dataclass(slots=True, eq=False)
@@ -60,9 +86,8 @@ class PlainTraining:
         self._lockstep = Lockstep(
             self.replica, collective=collective, state_source=state_source, store=store, seen=seen
         )
-        self._cursor = NO_DATA
+        self._share: Share | None = None
         self._sampler = Sampler()
-        self._shuffle = True
         self._turn: Turn | None = None
         self._claim: tuple[Range, ...] = ()
         self._last: RoundResult | None = None
@@ -73,7 +98,7 @@ class PlainTraining:
     @property
     def cursor(self) -> Cursor:
         """The replicated data cursor; ``step`` counts the steps of the swarm."""
-        return self.replica.cursor if self.replica.begun else self._cursor
+        return self.replica.cursor if self.replica.begun or self._share is None else self._share.cursor()
 
     @property
     def last_result(self) -> RoundResult | None:
@@ -91,18 +116,13 @@ class PlainTraining:
 
     # -- the program's loop ------------------------------------------------------------------------
 
-    def attach(self, total: int, *, batch: int, seed: int, shuffle: bool) -> None:
-        """Share out a data set of ``total`` samples, ``batch`` for each peer and step."""
+    def attach(self, share: Share) -> None:
+        """Share out a data set; ``RuntimeError`` after the first round, unless it is the same again."""
+        if share == self._share:
+            return
         if self.replica.begun:
             raise RuntimeError("the training has begun: create the data loader before the first step")
-        try:
-            self._cursor = Cursor.from_json(Cursor(total, seed, batch).to_json())
-        except ValueError:
-            raise ConfigError(
-                f"a data set of {total} samples with batch_size={batch} and seed={seed}: all must be whole numbers, "
-                "the first two at least 1"
-            ) from None
-        self._sampler, self._shuffle = Sampler(shuffle=shuffle), shuffle
+        self._share, self._sampler = share, Sampler(shuffle=share.shuffle)
 
     def step(self, weight: float | None = None) -> RoundResult | None:
         """One round with the gradients that the parameters hold, and the optimizer's step with their mean.
@@ -217,16 +237,16 @@ class PlainTraining:
             raise RuntimeError(self._ended)
 
     def _begin(self) -> None:
-        if not self.replica.begun:
-            self.replica.begin(self._cursor, shuffle=self._shuffle)
-
-    @property
-    def _with_data(self) -> bool:
-        return self._cursor is not NO_DATA
+        if self.replica.begun:
+            return
+        if self._share is None:
+            self.replica.begin()
+        else:
+            self.replica.begin(self._share.cursor(), shuffle=self._share.shuffle)
 
     def _given_claim(self) -> tuple[Range, ...]:
         claim, self._claim = self._claim, ()
-        if self._with_data and not claim:
+        if self._share is not None and not claim:
             raise RuntimeError(
                 "optimizer.step() without a batch: call it once for each batch of swarm.dataloader(); without a "
                 "loader, do not create one"
@@ -235,7 +255,7 @@ class PlainTraining:
 
     def _checked_weight(self, weight: float | None, claim: tuple[Range, ...]) -> float:
         if weight is None:
-            return float(size_of(claim)) if self._with_data else 1.0
+            return float(size_of(claim)) if self._share is not None else 1.0
         if not (math.isfinite(weight) and weight >= 0):
             raise ValueError(f"a weight is finite and at least 0, not {weight}")
         return float(weight)
@@ -245,7 +265,7 @@ class PlainTraining:
         mine = [tensor.clone() for tensor in self.replica.tensors]
         step = self.cursor.step
         self.enter()
-        if self._with_data or self.cursor.step != step or not self._lockstep.founded:
+        if self._share is not None or self.cursor.step != step or not self._lockstep.founded:
             return False
         for tensor, own in zip(self.replica.tensors, mine, strict=True):
             tensor.copy_(own)

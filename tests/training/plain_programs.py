@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from lepton_p2p.identity import PeerId
-from lepton_p2p.training.plain import PlainTraining
+from lepton_p2p.training.plain import PlainTraining, Share
 from lepton_p2p.training.swarm_loader import SwarmLoader
 from lepton_p2p.training.swarm_optimizer import SwarmOptimizer
 
@@ -75,7 +75,7 @@ class Program:
             seen=seen,
         )
         if loader:
-            self.training.attach(SAMPLES, batch=BATCH, seed=SEED, shuffle=shuffle)
+            self.training.attach(Share(SAMPLES, BATCH, SEED, shuffle))
         self.loader = SwarmLoader(lambda: self.training, Indexed(), BATCH)
         self.optimizer = SwarmOptimizer(self.inner, self.training)
         self.batches: list[tuple[int, list[int]]] = []
