@@ -152,7 +152,7 @@ class Peer:
             await host.stop()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LEAVE_SECONDS):
-                    await node.leave("it leaves")
+                    await node.leave()
         finally:
             await host.aclose()
             await node.aclose()

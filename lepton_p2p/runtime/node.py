@@ -38,6 +38,8 @@ from lepton_p2p.transport.values import ResultInfo
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
+LEFT = "it left"
+"""Why a member that said goodbye is not there any more: no reason for a warning."""
 
 
 class Node:
@@ -137,11 +139,11 @@ class Node:
             self.events.close()
             await self._stack.aclose()
 
-    async def leave(self, reason: str) -> None:
+    async def leave(self) -> None:
         """Tell the others that this peer goes; they do not wait for it."""
         if self._closed:
             return
-        await self.rounds.leave(reason)
+        await self.rounds.leave(LEFT)
         self._membership.feed(self.swim.leave)
         await self._membership.flush()
 
@@ -232,7 +234,7 @@ class Node:
                 self._gone(peer, reason)
             case Left(peer=peer):
                 _log.info("a peer has left", peer=short(peer.id), address=peer.address)
-                self._gone(peer, "it left")
+                self._gone(peer, LEFT)
             case SeedSilent(address=address):
                 _log.warning("a seed does not answer; it is tried until it does", seed=address)
                 self.events.publish("seed_silent", address)
@@ -257,7 +259,7 @@ class Node:
             case fx.Installed(epoch=epoch, decision=decision):
                 names = " ".join(short(peer) for peer in epoch.ids)
                 lost = ", ".join(f"{short(peer)} ({why})" for peer, why in decision.lost)
-                if lost:
+                if any(why != LEFT for _, why in decision.lost):
                     _log.warning("the swarm goes on without lost members", epoch=epoch.number, lost=lost)
                 _log.info("new epoch", number=epoch.number, members=names)
                 self.founded = self.founded or epoch.number == 1

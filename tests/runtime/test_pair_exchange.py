@@ -134,7 +134,7 @@ async def test_a_peer_that_left_is_told_of_on_the_loop_and_cannot_be_pushed_to(s
     one.exchange.on_gone(lambda peer: gone.append((peer, threading.current_thread())))
     other.take(0, lambda sender, header, payload: True)
     assert await within(one.exchange.push(other.id, b"", memoryview(b"")))
-    await other.node.leave("test")
+    await other.node.leave()
     await other.aclose()
     await one.sees()
     assert gone == [(other.id, threading.current_thread())]
@@ -189,7 +189,7 @@ async def test_after_close_nothing_is_sent_taken_or_told(swarm: Swarm) -> None:
         await within(one.exchange.push(other.id, b"", memoryview(b"")))
     with pytest.raises(NotSent):
         await within(third.exchange.push(one.id, b"after", memoryview(b"")))
-    await third.node.leave("test")
+    await third.node.leave()
     await one.sees(other)
     assert got == [b"before"]
     assert gone == []
