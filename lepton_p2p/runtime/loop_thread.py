@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, Generic, TypeVar
 
 import uvloop
@@ -16,6 +16,9 @@ from lepton_p2p.runtime.interrupts import Interrupts
 from lepton_p2p.training.collective import Withdrawn
 
 T = TypeVar("T")
+_LOOK = 0.2
+"""A signal that comes in the instant before the main thread begins to wait is noticed by Python only after the wait, so
+the main thread waits for no longer than this at a time (seconds); a result still wakes it at once."""
 
 
 class LoopThread:
@@ -80,6 +83,8 @@ class LoopThread:
                     work.close()
                     raise Withdrawn
                 self.loop.call_soon_threadsafe(call.begin)
+                while mine and not wait((call.outcome,), timeout=_LOOK).done:
+                    pass
                 return call.outcome.result()
             except _WasCancelled:
                 raise (Withdrawn() if mine and self.interrupts.giving_up else Closed("the swarm is closed")) from None
