@@ -11,6 +11,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from peer_processes import ForkServer, TrainingSwarm
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On a busy machine the imports and a swarm may take more than a minute; every wait has a deadline of its own."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(180))
+
+
 @pytest.fixture(scope="session")
 async def fork_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ForkServer]:
     """Starts peers as processes; takes the time that imports take once."""
