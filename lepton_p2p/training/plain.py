@@ -152,6 +152,7 @@ class PlainTraining:
         self._begin()
         try:
             while not self._lockstep.established:
+                self._claim = ()  # of a state that is obsolete
                 with self._guard():
                     self._lockstep.catch_up()
                     if not self._lockstep.established:
@@ -162,13 +163,14 @@ class PlainTraining:
             raise
 
     def idle(self) -> None:
-        """One round with weight 0, so that the others need not wait."""
+        """One round with weight 0, so that the others need not wait; a batch without a step goes back."""
+        self._claim = ()
         self.enter()
         self.replica.gather_nothing()
         self._round()
 
     def begin_turn(self) -> Turn:
-        """Begin to iterate over what is left of the current pass; an iteration that was left unfinished ends."""
+        """Begin to iterate over what is left of the current pass; a batch without a step comes again."""
         self._claim, self._turn = (), None
         self.enter()
         self._turn = Turn(self.cursor.pass_number)
@@ -194,11 +196,6 @@ class PlainTraining:
             if self._claim:
                 return self._sampler.samples(self.cursor, self._claim)
             self.idle()
-
-    def end_turn(self, turn: Turn) -> None:
-        """The iteration is over; samples of a batch without a step go back."""
-        if turn is self._turn:
-            self._claim, self._turn = (), None
 
     def finish(self) -> None:
         """Go on with rounds until no member is still catching up."""

@@ -51,11 +51,8 @@ class SwarmLoader:
     def __iter__(self) -> Iterator[Any]:
         training = self._training()
         turn = training.begin_turn()
-        try:
-            while (index := training.draw(turn)) is not None:
-                yield self._collate(self._fetch(index))
-        finally:
-            training.end_turn(turn)
+        while (index := training.draw(turn)) is not None:
+            yield self._collate(self._fetch(index))
 
     def __len__(self) -> int:
         """Batches of a whole pass for this peer, if the swarm stays as large as it is now: an estimate."""

@@ -15,13 +15,20 @@ from lepton_p2p.training.ranges import Range
 claims = st.lists(st.tuples(st.integers(0, 2**34), st.integers(1, 2**34)), max_size=MAX_RANGES).map(
     lambda items: tuple(Range(start, start + size) for start, size in items)
 )
-notes = st.builds(
-    Note,
-    st.sampled_from([NoteFlag(value) for value in range(8)]),
-    claims,
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.integers(0, 255),
+losses = st.floats(allow_nan=False, allow_infinity=False)
+old_notes = st.builds(
+    Note, st.sampled_from([NoteFlag(value) for value in range(4)]), claims, losses, st.integers(0, 255)
 )
+fresh_notes = st.builds(
+    Note,
+    st.sampled_from([NoteFlag(value) for value in range(4, 8)]),
+    claims,
+    losses,
+    st.integers(0, 255),
+    st.none() | st.integers(0, 2**64 - 2),
+    st.integers(0, 2**64 - 1),
+)
+notes = old_notes | fresh_notes
 peers = st.binary(min_size=16, max_size=16).map(lambda data: PeerId(data.hex()))
 headers = st.builds(
     Header,

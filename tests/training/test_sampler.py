@@ -43,6 +43,13 @@ def test_nobody_claims_in_the_founding_round_and_all_members_afterwards() -> Non
     assert [size_of(claim) for claim in start().plan().values()] == [10, 10, 10]
 
 
+def test_without_shuffling_places_are_samples_in_every_pass() -> None:
+    sampler = Sampler(shuffle=False)
+    for number in range(2):
+        cursor = replace(start(), pass_number=number)
+        assert sampler.samples(cursor, (Range(90, 100), Range(3, 5))).tolist() == [*range(90, 100), 3, 4]
+
+
 def test_claims_of_a_round_are_one_contiguous_stretch_so_that_one_process_can_do_the_same() -> None:
     claims = start().plan()
     assert join(item for claim in claims.values() for item in claim) == (Range(0, 30),)
