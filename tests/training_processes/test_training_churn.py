@@ -1,7 +1,11 @@
-"""Peers die and join without pause, and the training never notices: no round and no sample lost, all bits equal."""
+"""Peers die and join without pause, and the training never notices: no round and no sample lost, all bits equal.
+
+``make churn`` sets ``LEPTON_TEST_CHURN_EVERY=2``: one event every two seconds, a minute of them.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 from pathlib import Path
@@ -14,6 +18,8 @@ from samples import count_passes, merged
 EVENTS = 30
 MOST, FEWEST = 6, 2
 ROUNDS_BETWEEN = 20
+EVERY = float(os.environ.get("LEPTON_TEST_CHURN_EVERY", "0"))
+"""Seconds from one event to the next, however the training fares; 0: as soon as there were ``ROUNDS_BETWEEN``."""
 
 POOL = min(32, (os.cpu_count() or 1) + 4)
 """Threads of asyncio's default pool: started one by one when they are first needed, kept as long as the loop."""
@@ -47,8 +53,17 @@ class Churn:
         else:
             # Any seed may be killed before it has answered; the witness is the one that is not.
             await self.join(self.random.choice(living), self.witness)
-        # Not waiting for the newcomer: the next event may hit it, or its donors, while it catches up.
-        await self.swarm.trained([self.witness], ROUNDS_BETWEEN)
+
+    async def events(self, count: int) -> None:
+        """``count`` events.  None waits for a newcomer: it, or its donors, may be hit while it catches up."""
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        for number in range(count):
+            await self.event(number)
+            if EVERY:
+                await asyncio.sleep(start + (number + 1) * EVERY - loop.time())
+            else:
+                await self.swarm.trained([self.witness], ROUNDS_BETWEEN)
 
     async def come_to_rest(self, count: int) -> None:
         """``count`` peers that train together."""
@@ -67,8 +82,7 @@ async def test_kills_and_joins_without_pause(swarm: TrainingSwarm) -> None:
     await churn.come_to_rest(3)
     witness = churn.witness
     before = descriptors(witness, swarm.living), threads(witness), resident(witness)
-    for number in range(EVENTS):
-        await churn.event(number)
+    await churn.events(EVENTS)
     await churn.come_to_rest(3)
 
     fds = f"no more than {before[0]} descriptors are open"
