@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 import inputs
 import psutil
+from fork_server import Forked, ForkServer
 
 DEADLINE = 20.0
 """Seconds for anything; ten times what the slowest thing takes on a busy machine, so that it never decides a test."""
@@ -31,13 +31,15 @@ class Died(Exception):
 class Worker:
     """The test's end of one worker."""
 
-    def __init__(self, pid: int, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.pid, self.number = pid, number
+    def __init__(
+        self, process: Forked, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.pid, self.number = process.pid, number
         self.peer = self.address = ""
         self.link_port = 0
         self.rounds: asyncio.Queue[Reply] = asyncio.Queue()
         """What a ``loop`` tells."""
-        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.ended = process.ended
         """The exit status: negative for the signal that ended it."""
         self._writer = writer
         self._ids = itertools.count()
@@ -93,58 +95,35 @@ class Worker:
 
 
 class Nursery:
-    """Starts workers from one zygote; ends and reaps all of them."""
+    """Starts workers from one fork server; ends and reaps all of them."""
 
     def __init__(self, logs: Path) -> None:
         self.logs = logs
         self._numbers = itertools.count()
-        self._workers: dict[int, Worker] = {}
-        self._forked: asyncio.Queue[int] = asyncio.Queue()
-        self._statuses: dict[int, int] = {}
+        self._workers: list[Worker] = []
+        self._server = ForkServer(Path(__file__).with_name("zygote.py"), os.environ, deadline=DEADLINE)
 
     async def __aenter__(self) -> Self:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(Path(__file__).with_name("zygote.py")),
-            str(theirs.fileno()),
-            pass_fds=(theirs.fileno(),),
-            env=environment,
-        )
-        theirs.close()
-        self._control.setblocking(False)
-        async with asyncio.timeout(DEADLINE):
-            await asyncio.get_running_loop().sock_recv(self._control, 4096)
-        self._listening = asyncio.create_task(self._listen())
+        await self._server.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for worker in self._workers.values():
+        for worker in self._workers:
             worker.signal(signal.SIGKILL)
-        for worker in tuple(self._workers.values()):
+        for worker in self._workers:
             await worker.gone()
-        self._listening.cancel()
-        await asyncio.gather(self._listening, return_exceptions=True)
-        self._control.close()
-        async with asyncio.timeout(DEADLINE):
-            await self._process.wait()
+        await self._server.__aexit__(kind, error, trace)
 
     async def start(self, **options: Any) -> Worker:
         """A new worker whose peer is started with ``options``."""
         number = next(self._numbers)
         ours, theirs = socket.socketpair()
         log = self.logs / f"worker-{number}.log"
-        socket.send_fds(self._control, [str(log).encode()], [theirs.fileno()])
-        theirs.close()
-        reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-        async with asyncio.timeout(DEADLINE):
-            pid = await self._forked.get()
-        worker = self._workers[pid] = Worker(pid, number, reader, writer)
-        if pid in self._statuses:
-            self._ended(pid, self._statuses.pop(pid))
+        process = await self._server.fork(str(log).encode(), [theirs])
+        worker = Worker(process, number, *await asyncio.open_connection(sock=ours, limit=1 << 20))
+        self._workers.append(worker)
         reply = await worker.call("start", **options)
         assert "error" not in reply, f"{reply}\n{self.log(worker)}"
         worker.peer, worker.address, worker.link_port = reply["peer"], reply["address"], reply["link_port"]
@@ -159,22 +138,6 @@ class Nursery:
         texts = {path.name: path.read_text(errors="replace") for path in sorted(self.logs.glob("*.log"))}
         lines = [f"{name}: {line}" for name, text in texts.items() for line in text.splitlines()]
         return [line for line in lines if "[error" in line or "Traceback" in line]
-
-    async def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
-        while data := await loop.sock_recv(self._control, 4096):
-            message = json.loads(data)
-            if "status" in message:
-                self._ended(message["pid"], message["status"])
-            else:
-                self._forked.put_nowait(message["pid"])
-
-    def _ended(self, pid: int, status: int) -> None:
-        worker = self._workers.pop(pid, None)
-        if worker is None:
-            self._statuses[pid] = status
-        else:
-            worker.ended.set_result(status)
 
 
 class ProcessSwarm:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from peer_processes import ForkServer, TrainingSwarm
+from peer_processes import Launcher, TrainingSwarm
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,16 +21,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-async def fork_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ForkServer]:
+async def launcher(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Launcher]:
     """Starts peers as processes; takes the time that imports take once."""
-    async with ForkServer(tmp_path_factory.mktemp("peers")) as server:
-        yield server
+    async with Launcher(tmp_path_factory.mktemp("peers")) as started:
+        yield started
 
 
 @pytest.fixture
-async def swarm(fork_server: ForkServer, tmp_path: Path) -> AsyncIterator[TrainingSwarm]:
+async def swarm(launcher: Launcher, tmp_path: Path) -> AsyncIterator[TrainingSwarm]:
     """An empty swarm; at the end all of its processes are gone, and none of them has logged an error."""
-    async with TrainingSwarm(fork_server, tmp_path) as made:
+    async with TrainingSwarm(launcher, tmp_path) as made:
         yield made
-    assert not fork_server.running, "processes are left"
+    assert not launcher.running, "processes are left"
     assert not (bugs := made.bugs()), "\n".join(bugs)

@@ -4,7 +4,7 @@
 buffers after the round ("" while it does not hold the swarm's state).  ``step``: a step without a round (gossip).
 ``served``: a chunk of the state that was given to a joiner.  ``final``: training is complete.
 
-Installed by ``fork_server`` before the command line runs; nothing of the package is changed but which trainer the
+Installed by ``zygote`` before the command line runs; nothing of the package is changed but which trainer the
 job's host makes and who reads a snapshot.
 """
 

@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import socket
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import psutil
+from fork_server import Forked, ForkServer
 
 from lepton_p2p.client import SwarmStatus, connect
 
@@ -32,8 +32,8 @@ Line = dict[str, Any]
 class PeerProcess:
     """One ``lepton-peer``: what it printed, what it wrote into its ledger, how it ended."""
 
-    def __init__(self, pid: int, name: str, stderr: Path, news: asyncio.Event) -> None:
-        self.pid, self.name, self.stderr = pid, name, stderr
+    def __init__(self, process: Forked, name: str, stderr: Path, news: asyncio.Event) -> None:
+        self.pid, self.name, self.stderr = process.pid, name, stderr
         self.id = self.address = ""
         self.lines: list[str] = []
         self.rounds: dict[int, Line] = {}
@@ -45,8 +45,8 @@ class PeerProcess:
         """The ledger's lines about steps without rounds."""
         self.served: list[Line] = []
         self.final: Line | None = None
-        self.status: int | None = None
-        """The exit status when it has ended: negative for the signal."""
+        self._ended = process.ended
+        self._ended.add_done_callback(lambda _: news.set())
         self._news = news
         self.readers: list[asyncio.Task[None]] = []
 
@@ -54,6 +54,11 @@ class PeerProcess:
     def log(self) -> str:
         """What it has written to standard error."""
         return self.stderr.read_text(errors="replace")
+
+    @property
+    def status(self) -> int | None:
+        """The exit status when it has ended: negative for the signal."""
+        return self._ended.result() if self._ended.done() else None
 
     @property
     def running(self) -> bool:
@@ -130,46 +135,30 @@ class Finished:
         return lines[0]
 
 
-class ForkServer:
-    """Starts processes, and reaps all of them."""
+class Launcher:
+    """Starts ``lepton-peer`` processes from one fork server, and reaps all of them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._numbers = itertools.count(1)
-        self._forked: asyncio.Queue[int] = asyncio.Queue()
-        self._statuses: dict[int, int] = {}
-        self._processes: dict[int, PeerProcess] = {}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("LEPTON_")}
+        environment |= {"PYTHONUNBUFFERED": "1"}
+        self._server = ForkServer(Path(__file__).with_name("zygote.py"), environment, deadline=DEADLINE)
+        self._processes: list[PeerProcess] = []
         self._writers: list[asyncio.StreamWriter] = []
         self.news = asyncio.Event()
         """Set whenever any process said something or ended; whoever waits for it clears it."""
 
     async def __aenter__(self) -> Self:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("LEPTON_")}
-        environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        self._server = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(Path(__file__).with_name("fork_server.py")),
-            str(theirs.fileno()),
-            pass_fds=(theirs.fileno(),),
-            env=environment,
-        )
-        theirs.close()
-        self._control.setblocking(False)
-        async with asyncio.timeout(DEADLINE):
-            await asyncio.get_running_loop().sock_recv(self._control, 4096)
-        self._listening = asyncio.create_task(self._listen())
+        await self._server.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._listening.cancel()
-        await asyncio.gather(self._listening, return_exceptions=True)
-        self._control.close()
+        await self._server.__aexit__(kind, error, trace)
         async with asyncio.timeout(DEADLINE):
-            await self._server.wait()
-            for process in self._processes.values():
+            for process in self._processes:
                 await asyncio.gather(*process.readers)
         for writer in self._writers:
             writer.close()
@@ -183,46 +172,29 @@ class ForkServer:
         stderr.touch()
         pairs = [socket.socketpair() for _ in range(2)]
         request = {"argv": argv, "env": dict(env or {}), "stderr": str(stderr), "hooks": dict(hooks or {})}
-        socket.send_fds(self._control, [json.dumps(request).encode()], [theirs.fileno() for _, theirs in pairs])
-        for _, theirs in pairs:
-            theirs.close()
-        async with asyncio.timeout(DEADLINE):
-            pid = await self._forked.get()
-        process = self._processes[pid] = PeerProcess(pid, name, stderr, self.news)
+        forked = await self._server.fork(json.dumps(request).encode(), [theirs for _, theirs in pairs])
+        process = PeerProcess(forked, name, stderr, self.news)
+        self._processes.append(process)
         for (ours, _), take in zip(pairs, (process.heard, process.noted), strict=True):
             reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 22)
             self._writers.append(writer)
             process.readers.append(asyncio.create_task(process.read(reader, take)))
-        if pid in self._statuses:
-            process.status = self._statuses.pop(pid)
         return process
 
     @property
     def running(self) -> list[PeerProcess]:
         """All processes that have not ended."""
-        return [process for process in self._processes.values() if process.running]
-
-    async def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
-        while data := await loop.sock_recv(self._control, 4096):
-            message = json.loads(data)
-            if "status" not in message:
-                self._forked.put_nowait(message["pid"])
-            elif (process := self._processes.get(message["pid"])) is not None:
-                process.status = message["status"]
-                self.news.set()
-            else:
-                self._statuses[message["pid"]] = message["status"]
+        return [process for process in self._processes if process.running]
 
 
 class TrainingSwarm:
     """The peers of one test."""
 
-    def __init__(self, server: ForkServer, folder: Path) -> None:
+    def __init__(self, launcher: Launcher, folder: Path) -> None:
         self.folder = folder
         self.peers: list[PeerProcess] = []
         """All that were ever started."""
-        self._server = server
+        self._launcher = launcher
 
     async def __aenter__(self) -> Self:
         return self
@@ -245,7 +217,7 @@ class TrainingSwarm:
     ) -> PeerProcess:
         """Start ``lepton-peer`` on a free port and do not wait for it."""
         usual = ("--preset", "local", "--listen", "127.0.0.1:0", "--log-level", "info")
-        peer = await self._server.start(*usual, *argv, hooks=hooks, env=env)
+        peer = await self._launcher.start(*usual, *argv, hooks=hooks, env=env)
         self.peers.append(peer)
         return peer
 
@@ -259,7 +231,7 @@ class TrainingSwarm:
 
     async def command(self, *argv: str, env: Mapping[str, str] | None = None) -> Finished:
         """Run ``lepton-peer argv...`` to its end."""
-        process = await self._server.start(*argv, env=env)
+        process = await self._launcher.start(*argv, env=env)
         await self.until(f"{argv} has ended", lambda: not process.running)
         await asyncio.gather(*process.readers)
         assert process.status is not None
@@ -267,7 +239,7 @@ class TrainingSwarm:
 
     async def until(self, what: str, holds: Callable[[], bool], *, patience: float = DEADLINE) -> None:
         """Wait for ``holds``, looked at whenever a process said something; a failure tells everybody's story."""
-        news = self._server.news
+        news = self._launcher.news
         try:
             async with asyncio.timeout(patience):
                 while not holds():
