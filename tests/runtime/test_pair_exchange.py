@@ -60,12 +60,8 @@ class Running:
         """Every change of the view or the epoch is told as an event."""
         async with asyncio.timeout(DEADLINE):
             events = self.node.events.subscribe()
-            news = asyncio.ensure_future(anext(events))
-            await asyncio.sleep(0)  # subscribed from here on
             while not condition():
-                await news
-                news = asyncio.ensure_future(anext(events))
-            news.cancel()
+                await anext(events)
 
     async def aclose(self) -> None:
         await self.host.aclose()

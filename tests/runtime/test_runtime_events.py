@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 from lepton_p2p.runtime.events import EventHub
 from lepton_p2p.transport.values import SwarmEvent
@@ -42,5 +43,32 @@ async def test_a_reader_that_goes_away_is_forgotten() -> None:
     await asyncio.sleep(0)
     reader.cancel()
     await asyncio.gather(reader, return_exceptions=True)
+    del reader
+    await asyncio.sleep(0)
+    gc.collect()
     hub.publish("step", "nobody listens")
     assert not hub._subscribers
+
+
+async def test_what_happens_between_subscribing_and_reading_is_not_missed() -> None:
+    hub = EventHub()
+    events = hub.subscribe()
+    hub.publish("step", "1")
+    assert (await anext(events)).text == "1"
+
+
+async def test_a_closed_subscription_ends_for_whoever_waits_and_takes_nothing_more() -> None:
+    hub = EventHub()
+    events = hub.subscribe()
+    reading = asyncio.ensure_future(anext(events, None))
+    await asyncio.sleep(0)
+    await events.aclose()
+    hub.publish("step", "too late")
+    assert await reading is None
+    assert await anext(events, None) is None
+
+
+async def test_who_subscribes_when_all_is_over_is_told_so() -> None:
+    hub = EventHub()
+    hub.close()
+    assert await collect(hub) == []
