@@ -18,10 +18,13 @@ from lepton_p2p.training.assembler import Assembler
 from lepton_p2p.training.manifest import Manifest
 from lepton_p2p.training.snapshots import Snapshot
 from lepton_p2p.training.state import Schema
-from lepton_p2p.transport.links.link import Link, Purpose
+from lepton_p2p.transport.links.link import Purpose
 
 SNAPSHOT: Final = "snapshot"
 """The kind under which snapshots are described and served, by round."""
+
+AGAIN: Final = 0.1
+"""Seconds before members are asked again: those that are gone refuse at once, until the epoch goes on without them."""
 
 _log = structlog.get_logger(__name__)
 
@@ -42,6 +45,7 @@ async def fetch_snapshot(node: Node, round: int, schema: Schema) -> Snapshot:
             raise StateLost(f"no member that had the state after round {round} is left")
         described = await _describe(node, donors, round)
         if not described:
+            await asyncio.sleep(AGAIN)
             continue
         manifest = _agreed(described)
         if assembler is None or manifest.digest != digest:
@@ -50,6 +54,7 @@ async def fetch_snapshot(node: Node, round: int, schema: Schema) -> Snapshot:
         distrusted |= await _pull(node, sources, assembler)
         if assembler.complete:
             return await asyncio.to_thread(assembler.snapshot)
+        await asyncio.sleep(AGAIN)
 
 
 def _established(node: Node, round: int) -> list[PeerInfo]:
@@ -105,36 +110,28 @@ async def _pull(node: Node, sources: Sequence[PeerInfo], assembler: Assembler) -
     Each source has a stripe of the chunks, so that all give and none is stampeded; who is done takes over from the
     longest stripe that is left.
     """
-    links = await asyncio.gather(*(_open(node, source) for source in sources))
-    donors = [(source, link) for source, link in zip(sources, links, strict=True) if link is not None]
     missing = assembler.missing
-    stripes = [deque(missing[number :: len(donors)]) for number in range(len(donors))]
+    stripes = [deque(missing[number :: len(sources)]) for number in range(len(sources))]
     liars: set[str] = set()
     async with asyncio.TaskGroup() as group:
-        for (source, link), stripe in zip(donors, stripes, strict=True):
-            group.create_task(_pull_from(source, link, assembler, stripe, stripes, liars))
+        for source, stripe in zip(sources, stripes, strict=True):
+            group.create_task(_pull_from(node, source, assembler, stripe, stripes, liars))
     return liars
 
 
-async def _open(node: Node, source: PeerInfo) -> Link | None:
-    try:
-        return await node.connect(source, Purpose.FETCH)
-    except LeptonError as error:
-        _log.warning("a donor cannot be reached; fetching from the others", peer=short(source.id), why=str(error))
-        return None
-
-
 async def _pull_from(
+    node: Node,
     source: PeerInfo,
-    link: Link,
     assembler: Assembler,
     own: deque[int],
     stripes: Sequence[deque[int]],
     liars: set[str],
 ) -> None:
     """Fetch chunks until none is left or ``source`` fails; a chunk that failed goes back to its stripe."""
-    manifest, fetcher = assembler.manifest, Fetcher(link)
+    manifest, link = assembler.manifest, None
     try:
+        link = await node.connect(source, Purpose.FETCH)
+        fetcher = Fetcher(link)
         while stripe := own or max(stripes, key=len):
             index = stripe.popleft()
             try:
@@ -150,4 +147,5 @@ async def _pull_from(
     except LeptonError as error:
         _log.warning("a donor is gone; fetching from the others", peer=short(source.id), why=str(error))
     finally:
-        link.close()
+        if link is not None:
+            link.close()

@@ -15,6 +15,7 @@ from lepton_p2p.collectives.fetch import FetchServer
 from lepton_p2p.errors import IntegrityError, SchemaMismatch, StateLost, SwarmUnreachable
 from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.rounds.epoch import Ballot, Epoch, Member
+from lepton_p2p.runtime import state_fetch
 from lepton_p2p.runtime.manifests import from_wire, to_wire
 from lepton_p2p.runtime.state_fetch import SNAPSHOT, fetch_snapshot
 from lepton_p2p.training.snapshots import Snapshot, capture
@@ -223,3 +224,51 @@ async def test_cancelling_ends_at_once_and_leaves_nothing_that_keeps_the_hub_ope
     await asyncio.gather(fetch, return_exceptions=True)
     await asyncio.wait_for(node.hub.close(), 10)
     assert not node.hub.links
+
+
+async def test_members_that_refuse_at_once_are_not_asked_without_a_pause(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = world(1)
+    (donor,) = node.donors.values()
+    asked = 0
+
+    def refuse() -> values.Manifest:
+        nonlocal asked
+        asked += 1
+        raise SwarmUnreachable("killed")
+
+    donor.describe = refuse
+    monkeypatch.setattr(state_fetch, "AGAIN", 3600.0)
+    fetch = asyncio.ensure_future(fetch_snapshot(node, ROUND, schema_of(model())))  # type: ignore[arg-type]
+    for _ in range(100):
+        await asyncio.sleep(0)
+    fetch.cancel()
+    await asyncio.gather(fetch, return_exceptions=True)
+    assert asked == 1
+
+
+async def test_cancelling_while_one_donor_is_dialled_closes_the_link_to_another(world: World) -> None:
+    node, snapshot = world(2), snapshot_of(model())
+    first, second = node.donors.values()
+    for donor in (first, second):
+        donor.serve(snapshot)
+    reached: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+    connect = node.connect
+
+    async def dial(peer: PeerInfo, purpose: Purpose) -> Link:
+        if peer != first.info:
+            await asyncio.Event().wait()
+        link = await connect(peer, purpose)
+        reached.set_result(link)
+        return link
+
+    node.connect = dial  # type: ignore[method-assign]
+    fetch = asyncio.ensure_future(fetch_snapshot(node, ROUND, schema_of(model())))  # type: ignore[arg-type]
+    link = await reached
+    fetch.cancel()
+    await asyncio.gather(fetch, return_exceptions=True)
+    lost = asyncio.Event()
+    link.watch(lambda reason: lost.set())
+    if link.closed is None:
+        await asyncio.wait_for(lost.wait(), 10)
