@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +14,11 @@ from fake_exchange import FakeExchange, FakeNetwork
 from fake_swarm import FakePeer, FakeSwarm
 from torch import Tensor, nn
 
-from lepton_p2p.errors import ConfigError, StateLost
+from lepton_p2p.errors import ConfigError, Dropped, StateLost
 from lepton_p2p.identity import PeerId
 from lepton_p2p.jobs import Job, job_from_table
 from lepton_p2p.models import Built, build
+from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training import Progress, params_digest
 from lepton_p2p.training.gossip_wire import Header, Kind
 from lepton_p2p.training.local import LocalCollective, NoStateSource
@@ -233,6 +236,63 @@ def test_without_partners_it_trains_alone(network: FakeNetwork) -> None:
         assert report.new_samples == 4
     assert strategy.finish().result is not None
     assert report.samples == 20
+
+
+class Dropping(LocalCollective):
+    """The swarm goes on without this peer before the rounds ``when``; the others give it the state again."""
+
+    def __init__(self, *when: int) -> None:
+        super().__init__(IDS[0])
+        self.calls = 0
+        self._when = when
+
+    def all_reduce(self, tensors: Sequence[Tensor], **given: Any) -> RoundResult:
+        self.calls += 1
+        if self.calls in self._when:
+            raise Dropped("the swarm went on without this peer")
+        return super().all_reduce(tensors, **{**given, "weight": 1.0})
+
+
+def test_who_is_dropped_when_a_late_comer_is_welcomed_enters_again(network: FakeNetwork) -> None:
+    what = job(schedule={"steps": 1})
+    collective = Dropping(2)
+    strategy = make_strategy(
+        replace(context(what, build(what), network.exchange(IDS[0]), founder=True), collective=collective)
+    )
+    while not strategy.finished:
+        strategy.advance()
+    strategy.finish()
+    assert strategy.welcome().result is not None
+    assert collective.calls == 3
+    assert strategy.ready
+
+
+def test_at_the_end_it_waits_for_what_is_on_its_way_without_running_in_circles(network: FakeNetwork) -> None:
+    what = job(schedule={"steps": 1})
+    exchange = network.exchange(IDS[0])
+    gate = threading.Event()
+    network.exchange(IDS[1]).on_push(lambda sender, header, payload: gate.wait(20))
+    strategy = make_strategy(context(what, build(what), exchange, founder=True))
+    assert isinstance(strategy, Gossip)
+    while not strategy.finished:
+        strategy.advance()
+    post = strategy._post
+    assert post.push_half(IDS[1])
+    images = Images(strategy.model, 1)
+    image = images.take()
+    assert image is not None
+    assert exchange.handler is not None
+    assert exchange.handler(IDS[1], Header(Kind.TRANSFER, 1, 0, 1.0).encode(), image.memory)
+    wait, waited = post.wait, []
+
+    def wait_for_answer(seconds: float) -> None:
+        waited.append(len(post._inbox))
+        gate.set()
+        wait(seconds)
+
+    post.wait = wait_for_answer  # type: ignore[method-assign]
+    assert strategy.finish().result is not None
+    assert set(waited) == {0}, "with something in the inbox nothing is waited for"
 
 
 def test_it_needs_an_exchange() -> None:

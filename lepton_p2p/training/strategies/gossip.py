@@ -151,8 +151,14 @@ class Gossip(Strategy):
         """One consensus round weighted by w; afterwards all replicas are equal."""
         self._post.close()
         told = self._post.tell_counts(self._exchange.alive())
+        self._post.collect()  # nothing more comes in; and waiting is for what has not been collected
         self._settle(told)
-        self._post.collect()
+        return self._agree()
+
+    def welcome(self) -> Report:
+        return self._agree()
+
+    def _agree(self) -> Report:
         for _ in range(MAX_REJECTIONS - 1):
             try:
                 return self._consensus()
@@ -162,9 +168,6 @@ class Gossip(Strategy):
                 log.warning("dropped by the swarm in the last round; entering again", reason=str(dropped))
                 self._final = False
                 self._post.void()
-        return self._consensus()
-
-    def welcome(self) -> Report:
         return self._consensus()
 
     def close(self) -> None:
