@@ -78,7 +78,7 @@ class Trainer:
         self._times: deque[tuple[float, int]] = deque()
         self._evaluated = -1
         self._round = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._idle = False
         self._wanted: list[Future[Snapshot]] = []
 
@@ -99,10 +99,9 @@ class Trainer:
         future: Future[Snapshot] = Future()
         with self._lock:
             self._wanted.append(future)
-            idle = self._idle
-        if idle:
-            self._serve_snapshots()
-            self._fail_snapshots()
+            if self._idle:  # and stays so while the lock is held: nothing may change the model meanwhile
+                self._serve_snapshots()
+                self._fail_snapshots()
         return future
 
     def run(self) -> Progress:
