@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -254,7 +255,7 @@ class Peer:
         rows: dict[PeerId, tuple[Tensor, ...]] = {}
         for rank, member in enumerate(finished.kept.members):
             row = tuple(torch.empty_like(tensor, device="cpu") for tensor in tensors)
-            packed.unpack(finished.kept.buffer, row, slot=rank)
+            await _maybe_in_thread(row, functools.partial(packed.unpack, finished.kept.buffer, row, slot=rank))
             rows[member] = row
         return Gathered(MappingProxyType(rows), finished.result)
 
@@ -293,4 +294,9 @@ def _listed(tensors: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
 async def _maybe_in_thread(tensors: Sequence[Tensor], work: Callable[[], T]) -> T:
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors) <= _INLINE_BYTES:
         return work()
-    return await asyncio.to_thread(work)
+    thread = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait((thread,))  # nobody may find it still at work on the tensors
+        raise

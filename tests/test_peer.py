@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import pytest
+import structlog
 import torch
 
 import lepton_p2p as lp
+from lepton_p2p.collectives.packing import Packed
+from lepton_p2p.errors import Closed
+from lepton_p2p.jobs import job_from_table
 from lepton_p2p.peer import Peer
 
 Swarm = Callable[[int], Coroutine[Any, Any, list[Peer]]]
@@ -30,6 +35,14 @@ async def swarm() -> AsyncIterator[Swarm]:
             return peers
 
         yield start
+
+
+@pytest.fixture
+def closed_port() -> Iterator[str]:
+    """An address at which nobody listens, and nobody will meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 async def all_of(calls: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
@@ -217,3 +230,64 @@ async def test_two_swarms_that_started_apart_become_one(swarm: Swarm) -> None:
         await all_of([one.barrier(), two.barrier()])
         async with Peer(preset="local", join=[one.address, two.address]) as bridge:
             await asyncio.gather(*(peer.wait_for_members(3, timeout=30) for peer in (one, two, bridge)))
+
+
+BIG = 300_000
+"""Elements of a tensor that is packed and unpacked in a thread."""
+
+
+async def test_what_takes_long_is_not_done_on_the_loop(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def unpack(self: Packed, *args: Any, **options: Any) -> None:
+        threads.append(threading.current_thread())
+
+    monkeypatch.setattr(Packed, "unpack", unpack)
+    (peer,) = await swarm(1)
+    tensor = torch.zeros(BIG)
+    await peer.all_reduce(tensor)
+    await peer.broadcast(tensor, root=peer.id)
+    await peer.all_gather(tensor)
+    assert len(threads) == 3
+    assert threading.current_thread() not in threads
+
+
+async def test_who_is_cancelled_has_its_tensors_to_itself_again(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def unpack(self: Packed, *args: Any, **options: Any) -> None:
+        began.set()
+        go.wait(20)
+        ended.set()
+
+    monkeypatch.setattr(Packed, "unpack", unpack)
+    (peer,) = await swarm(1)
+    call = asyncio.ensure_future(peer.all_reduce(torch.zeros(BIG)))
+    await asyncio.to_thread(began.wait, 20)
+    call.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert ended.is_set()
+
+
+async def test_a_peer_that_is_closed_while_it_looks_for_its_swarm_reports_no_bug(closed_port: str) -> None:
+    what = job_from_table(
+        {
+            "model": {"name": "linear", "inputs": 8},
+            "data": {"name": "synthetic_linear", "samples": 8},
+            "optimizer": {"name": "sgd", "lr": 0.1},
+            "schedule": {"steps": 1},
+        }
+    )
+    with structlog.testing.capture_logs() as logs:
+        async with Peer(preset="local", join=[closed_port], job=what) as peer:
+            events = peer.events()
+            training = asyncio.ensure_future(peer.run_job())
+            while (await anext(events)).kind != "job":
+                pass
+            await asyncio.sleep(0)  # now it waits for an epoch
+        with pytest.raises(Closed):
+            await training
+    assert not [line for line in logs if line["log_level"] == "error"]

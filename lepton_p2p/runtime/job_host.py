@@ -102,10 +102,8 @@ class JobHost:
     async def offer(self, document: JobDocument, *, from_client: bool) -> OfferReply:
         """Take a job from another peer or a client; refused if there is another one already."""
         try:
-            job = parse_job(document.json.decode(), source="the offered job")
-            if job.digest != document.digest:
-                raise JobError("the job does not have the digest that came with it")
-        except (JobError, UnicodeDecodeError) as error:
+            job = _read(document, source="the offered job")
+        except JobError as error:
             return OfferReply(False, str(error))
         if self._program is not None:
             return OfferReply(False, "this peer belongs to a program with a training loop of its own")
@@ -131,7 +129,8 @@ class JobHost:
         """Parameters and buffers at the next step boundary; :class:`JobError` if nothing is trained here."""
         if self._trainer is None:
             raise JobError("this peer trains nothing (yet): there are no weights")
-        return await asyncio.wrap_future(self._trainer.snapshot_now())
+        # In a thread, since after the training it is made at once, and copies everything.
+        return await asyncio.wrap_future(await asyncio.to_thread(self._trainer.snapshot_now))
 
     async def stop(self) -> None:
         """Stop training: at the next boundary, or in the middle of a round if that takes too long."""
@@ -161,15 +160,15 @@ class JobHost:
         try:
             job, founding = await self._find()
             built = await asyncio.to_thread(build, job, file=self._file)
+            self._job = job
+            self._node.events.publish("job", f"{job.name} ({job.digest[:12]})")
+            self._node.enter(job=job.digest, found=founding)
+            self._node.tasks.spawn(self._offer_to_all(), "offer the job to the swarm")
+            await self._node.rounds.wait_for_epoch(lambda epoch: True)
         except LeptonError as error:
             self._end(error)
-            return
-        self._job = job
-        self._node.events.publish("job", f"{job.name} ({job.digest[:12]})")
-        self._node.enter(job=job.digest, found=founding)
-        self._node.tasks.spawn(self._offer_to_all(), "offer the job to the swarm")
-        await self._node.rounds.wait_for_epoch(lambda epoch: True)
-        self._start(job, built, founder=self._node.founded)
+        else:
+            self._start(job, built, founder=self._node.founded)
 
     async def _find(self) -> tuple[Job, bool]:
         """The job, and whether this peer founds the epoch for it."""
@@ -193,7 +192,7 @@ class JobHost:
             document = await self._node.channels.get_job(address, timeout=self._node.options.call_timeout)
         except LeptonError:
             return None  # it has none, or does not answer: another may
-        return parse_job(document.json.decode(), source=f"the job of {address}")
+        return _read(document, source=f"the job of {address}")
 
     async def _compare(self, given: Job) -> None:
         """Refuse early, with both sides' digests, if the swarm trains something else than this peer was given."""
@@ -282,3 +281,15 @@ class JobHost:
         else:
             self._node.events.publish("done", "training is complete")
             self._done.set_result(None)
+
+
+def _read(document: JobDocument, *, source: str) -> Job:
+    """The job in a document from the network; :class:`JobError` for anything else."""
+    try:
+        text = document.json.decode()
+    except UnicodeDecodeError:
+        raise JobError(f"{source} is not text") from None
+    job = parse_job(text, source=source)
+    if job.digest != document.digest:
+        raise JobError(f"{source} does not have the digest that came with it")
+    return job
