@@ -12,7 +12,7 @@ import pytest
 from cli_samples import a_member, a_status
 
 from lepton_p2p.cli.demo import observer as observer_module
-from lepton_p2p.cli.demo.command import demo_job
+from lepton_p2p.cli.demo.command import GOSSIP_PASSES, demo_job
 from lepton_p2p.cli.demo.observer import Observer
 from lepton_p2p.cli.demo.processes import DemoFailed, Nursery
 from lepton_p2p.cli.demo.story import KILL_AT, Plan, Story
@@ -134,7 +134,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
 
 async def tell(script: Script, strategy: str = "all_reduce", patience: float = 5.0) -> tuple[Any, list[str]]:
     said: list[str] = []
-    plan = Plan(demo_job(strategy), Path("job.json"), peers=4, patience=patience)
+    plan = Plan(demo_job(strategy), Path("alone.json"), peers=4, patience=patience)
     async with Observer(lambda peers: None, interval=0) as observer:
         story = Story(plan, cast("Nursery", ScriptedNursery(script)), observer, said.append)
         return await story.tell(), said
@@ -154,6 +154,21 @@ async def test_the_whole_story(script: Script) -> None:
     assert (outcome.rounds_retried, outcome.rounds_lost) == (1, 0)
     assert list(outcome.digests.values()) == [DIGEST] * 4
     assert any("killing peer 00000001 (the first, SIGKILL)" in line for line in said)
+    assert any("the fresh peer trains with the others" in line for line in said)
+
+
+async def test_a_fresh_peer_that_comes_when_all_is_over_is_not_said_to_train(script: Script) -> None:
+    script.spoil = lambda status, number: replace(status, phase=Phase.DONE) if number == 5 else status
+    outcome, said = await tell(script)
+    assert outcome.passed
+    assert any("when the training was over" in line for line in said)
+    assert not any("the fresh peer trains" in line for line in said)
+
+
+def test_gossip_has_more_passes_than_a_synchronous_swarm_needs_in_the_same_time() -> None:
+    synchronous, gossip = (demo_job(name).schedule.passes for name in ("all_reduce", "gossip"))
+    assert synchronous is not None
+    assert gossip == GOSSIP_PASSES * synchronous
 
 
 async def test_gossip_waits_for_steps_not_for_rounds(script: Script) -> None:

@@ -20,22 +20,32 @@ from lepton_p2p.transport.values import Phase
 
 KILL_AT = 0.3
 """Part of the training after which the first peer dies: late enough to have learnt, early enough to join again."""
+KILL_GOSSIP_AT = 0.1
+"""The same without a barrier: a pass takes a fraction of the time, a process starts no faster."""
 MEASURE_SECONDS = 0.01
 """Between two looks while the recovery is measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The job (its schedule in passes), how many peers, and how many seconds any one wait may take."""
+    """The job (its schedule in passes), how many peers, and how many seconds any one wait may take.
+
+    ``alone_file``: the job of the one process that the swarm is compared with.
+    """
 
     job: Job
-    job_file: Path
+    alone_file: Path
     peers: int
     patience: float
 
     @property
     def synchronous(self) -> bool:
         return self.job.strategy.name == "all_reduce"
+
+    @property
+    def kill_at(self) -> float:
+        """Part of the training after which the first peer dies."""
+        return KILL_AT if self.synchronous else KILL_GOSSIP_AT
 
 
 class Story:
@@ -52,7 +62,7 @@ class Story:
         began = time.monotonic()
         # A synchronous swarm computes what one process with the summed batch does; gossiping peers step alone.
         summed = self._plan.peers if self._plan.synchronous else 1
-        alone = self._nursery.spawn("alone", "lepton_p2p.cli.demo.alone", [str(self._plan.job_file), str(summed)])
+        alone = self._nursery.spawn("alone", "lepton_p2p.cli.demo.alone", [str(self._plan.alone_file), str(summed)])
         first = await self._gather()
         await self._train(first)
         recovery = await self._kill(first)
@@ -114,7 +124,7 @@ class Story:
                 raise DemoFailed("the job was done before its middle was seen: give it more passes")
             training = all(status.phase is Phase.TRAINING for status in statuses.values())
             passed = max(status.data_pass for status in statuses.values())
-            return training and self._together(statuses) and passed > KILL_AT * passes
+            return training and self._together(statuses) and passed > self._plan.kill_at * passes
 
         await self._observer.until("all peers are in the middle of the job", midway, timeout=self._plan.patience)
 
@@ -158,10 +168,21 @@ class Story:
         return seconds
 
     async def _join(self) -> None:
-        """A fresh peer that knows nothing but one address."""
+        """A fresh peer that knows nothing but one address, until it trains (or has come too late for that)."""
         seed = self._observer.alive[0].address
         fresh = await self._start("--join", seed)
         self._say(f"a fresh peer joins at {fresh.address} with nothing but --join {seed}")
+
+        def trains(statuses: Statuses) -> bool:
+            return statuses[fresh.process.name].phase in (Phase.TRAINING, Phase.DONE)
+
+        statuses = await self._observer.until("the fresh peer trains", trains, timeout=self._plan.patience)
+        status = statuses[fresh.process.name]
+        if status.phase is Phase.TRAINING:
+            passes = self._plan.job.schedule.passes
+            self._say(f"the fresh peer trains with the others, in pass {status.data_pass} of {passes}")
+        else:
+            self._say("the fresh peer has come when the training was over")
 
     async def _finish(self) -> Statuses:
         """Until every peer that lives is done, the fresh one included."""
