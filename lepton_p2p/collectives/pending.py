@@ -10,6 +10,7 @@ from types import MappingProxyType
 import torch
 
 from lepton_p2p.collectives.operations import Op
+from lepton_p2p.collectives.outcome import Outcome
 from lepton_p2p.collectives.packing import Packed
 from lepton_p2p.identity import PeerId
 from lepton_p2p.rounds.epoch import Epoch
@@ -27,6 +28,14 @@ class Spent:
     seconds_wait: float = 0.0
     seconds_wire: float = 0.0
     seconds_compute: float = 0.0
+
+    def add(self, attempt: Outcome) -> None:
+        """And those of one more attempt."""
+        self.bytes_sent += attempt.bytes_sent
+        self.bytes_received += attempt.bytes_received
+        self.seconds_wait += attempt.seconds_wait
+        self.seconds_wire += attempt.seconds_wire
+        self.seconds_compute += attempt.seconds_compute
 
 
 @dataclass(slots=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import structlog
 import torch
 
 from lepton_p2p.collectives.attempt import Attempt, Broken, Outcome
 from lepton_p2p.collectives.buffers import BufferPool
+from lepton_p2p.collectives.counters import RoundCounters
 from lepton_p2p.collectives.fetch import FetchServer
 from lepton_p2p.collectives.inspection import DIFFER, inspect, own_record
 from lepton_p2p.collectives.packing import Packed
@@ -23,7 +23,7 @@ from lepton_p2p.collectives.pending import (
     root_rank,
     round_result,
 )
-from lepton_p2p.collectives.recovery import Describe, fetch_result
+from lepton_p2p.collectives.recovery import Describe, Recovery
 from lepton_p2p.collectives.retention import Retention
 from lepton_p2p.collectives.ring_link import Connect, RingLink
 from lepton_p2p.driver import MachineDriver
@@ -41,17 +41,6 @@ from lepton_p2p.transport.links.arrivals import Arrivals
 from lepton_p2p.transport.links.link import Link
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class RoundCounters:
-    """Since the peer started: rounds decided with a result, attempts that broke, rounds decided without one."""
-
-    done: int = 0
-    retried: int = 0
-    lost: int = 0
-    last_recovery_seconds: float | None = None
-    broke_at: float | None = None
 
 
 class Rounds:
@@ -80,7 +69,6 @@ class Rounds:
         """Called with (round, hop) when the first chunk of a hop arrives; for metrics and fault injection."""
         self._machine = machine
         self._me = machine.me.id
-        self._connect, self._describe = connect, describe
         self._arrivals = arrivals
         self._patience = patience
         self._paces: dict[PeerId, Patience] = {}
@@ -88,11 +76,11 @@ class Rounds:
         self._loop = asyncio.get_running_loop()
         self._tasks = OwnedTasks()
         self._retention = Retention(self.pool, server, self._tasks)
+        self._recovery = Recovery(self._me, self._tasks, describe=describe, connect=connect, take=self.pool.take)
         self._ring = RingLink(self._me, connect, self._link_lost, self._tasks)
         self._pending: Pending | None = None
         self._attempt: Attempt | None = None
         self._buffers: tuple[torch.Tensor, Link | None] | None = None
-        self._recovery: asyncio.Task[None] | None = None
         self._lost: list[Lost] = []
         self._delivered = False
         self._owed: Dropped | None = None
@@ -213,9 +201,7 @@ class Rounds:
             assert self._buffers is not None
             self._retention.give_back(*self._buffers)
             self._buffers = None
-        if self._recovery is not None:
-            self._recovery.cancel()
-            self._recovery = None
+        self._recovery.cancel()
 
     def _run(self, run: fx.Run) -> None:
         pending = self._pending
@@ -262,12 +248,7 @@ class Rounds:
         assert self._buffers is not None
         work, right = self._buffers
         self._attempt = self._buffers = None
-        spent = pending.spent
-        spent.bytes_sent += outcome.bytes_sent
-        spent.bytes_received += outcome.bytes_received
-        spent.seconds_wait += outcome.seconds_wait
-        spent.seconds_wire += outcome.seconds_wire
-        spent.seconds_compute += outcome.seconds_compute
+        pending.spent.add(outcome)
         layout = layout_for(pending.packed, pending.root, run.epoch.ids)
         # 0 means "none" in reports and records.
         digest = outcome.digest or 1
@@ -297,11 +278,7 @@ class Rounds:
         self._delivered = True
         lost, self._lost = self._lost, []
         result = round_result(kept, pending, epoch, lost, recovered=recovered)
-        counters = self.counters
-        counters.done += 1
-        if counters.broke_at is not None:
-            counters.last_recovery_seconds = self._loop.time() - counters.broke_at
-            counters.broke_at = None
+        self.counters.decided(self._loop.time())
         if not pending.future.done():
             pending.future.set_result(Finished(kept, result))
 
@@ -312,8 +289,7 @@ class Rounds:
             suspect=short(broken.suspect) if broken.suspect else None,
             epoch=epoch.number,
         )
-        if self.counters.broke_at is None:
-            self.counters.broke_at = self._loop.time()
+        self.counters.broke(self._loop.time())
         self.feed(lambda now: self._machine.broken(now, epoch.tag, broken.reason, broken.suspect))
 
     def _link_lost(self, tag: int, peer: PeerId, reason: str) -> None:
@@ -322,23 +298,11 @@ class Rounds:
             self.feed(lambda now: self._machine.broken(now, tag, f"{short(peer)}: {reason}", peer))
 
     def _recover(self, effect: fx.Recover) -> None:
-        self._recovery = self._tasks.spawn(self._fetch(effect), f"recover the result of round {effect.round}")
-
-    async def _fetch(self, effect: fx.Recover) -> None:
         pending = self._pending
         assert pending is not None, "a member that is behind has handed in its input"
-        # Start with a different holder on every member, so that one is not stampeded.
-        turn = effect.epoch.ids.index(self._me) % max(1, len(effect.holders))
-        kept = await fetch_result(
-            effect.round,
-            effect.digest,
-            effect.holders[turn:] + effect.holders[:turn],
-            pending,
-            describe=self._describe,
-            connect=self._connect,
-            take=self.pool.take,
-        )
-        self._recovery = None
+        self._recovery.start(effect, pending, lambda kept: self._recovered(effect, pending, kept))
+
+    def _recovered(self, effect: fx.Recover, pending: Pending, kept: Kept | None) -> None:
         if kept is None:
             reason = f"no holder could give the result of round {effect.round}"
             self.feed(lambda now: self._machine.broken(now, effect.epoch.tag, reason, None))
