@@ -12,8 +12,10 @@ from torch import nn
 from lepton_p2p.models.registry import Registry
 
 Params = Iterable[nn.Parameter]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+LARGEST = 1e30
+"""Of any number: torch raises errors for what float32 cannot hold."""
+Positive = Annotated[float, Field(gt=0, le=LARGEST)]
+NotNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 

@@ -37,7 +37,8 @@ def run_build(path: Path, seed: int) -> Built:
             raise
         except Exception as error:
             where = _line_of(error, path)
-            raise JobError(f"{path}{where}: build() failed: {type(error).__name__}: {error}") from error
+            text = " ".join(str(error).split())
+            raise JobError(f"{path}{where}: build() failed: {type(error).__name__}: {text}") from error
     if not isinstance(built, Built):
         raise JobError(f"{path}: build() returned {type(built).__name__}, not lepton_p2p.Built(...)")
     return built

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lepton_p2p.jobs import Job
 from lepton_p2p.models import Built
+from lepton_p2p.training.computing import computing
 from lepton_p2p.training.ranges import Range, size_of
 from lepton_p2p.training.replica import Replica
 from lepton_p2p.training.sampler import Cursor, Sampler
@@ -44,9 +45,14 @@ class JobReplica(Replica):
             parameter.grad = gradient
         index = torch.from_numpy(self._sampler.samples(self.cursor, claim))
         self.model.train()
-        loss = self._loss_fn(self.model(self._x[index]), self._y[index])
-        loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
+        with computing("the model's forward and backward pass"):
+            loss = self._loss_fn(self.model(self._x[index]), self._y[index])
+            loss.backward()  # type: ignore[no-untyped-call]
+            return float(loss.detach())
+
+    def _step(self) -> None:
+        with computing("the optimizer's step"):
+            super()._step()
 
     def _prepare_step(self, tensors: Sequence[Tensor]) -> None:
         cursor = self.cursor

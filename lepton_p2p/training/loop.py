@@ -15,6 +15,7 @@ from lepton_p2p.errors import Closed
 from lepton_p2p.jobs import Job
 from lepton_p2p.models import Built
 from lepton_p2p.training.collective import Collective, PairExchange, StateSource
+from lepton_p2p.training.computing import computing
 from lepton_p2p.training.evaluation import evaluate
 from lepton_p2p.training.snapshots import Snapshot, capture
 from lepton_p2p.training.state import digest_text, params_digest
@@ -151,7 +152,8 @@ class Trainer:
         metrics, digest = self._progress.metrics, self._progress.params_digest
         if self._strategy.ready and (last or due):
             self._evaluated = report.step // self._job.evaluate_every if self._job.evaluate_every else 0
-            metrics = MappingProxyType(evaluate(self._strategy.model, self._built))
+            with computing("the evaluation on the test set"):
+                metrics = MappingProxyType(evaluate(self._strategy.model, self._built))
             digest = digest_text(params_digest(self._strategy.model))
         self._serve_snapshots()
         self._tell(

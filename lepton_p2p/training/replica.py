@@ -64,8 +64,11 @@ class Replica:
                 for buffer, change in zip(self._buffers, tensors[len(self._grads) :], strict=False):
                     buffer.add_(change if buffer.is_floating_point() else change.round().to(buffer.dtype))
             self._prepare_step(tensors)
-            self.optimizer.step()
+            self._step()
         self.cursor = after
+
+    def _step(self) -> None:
+        self.optimizer.step()
 
     def _prepare_step(self, tensors: Sequence[Tensor]) -> None:
         """What else must be in place before the optimizer's step; a function of replicated values only."""

@@ -13,6 +13,7 @@ import torch
 from lepton_p2p.errors import JobError
 from lepton_p2p.jobs import Job, job_from_table
 from lepton_p2p.models import DATASETS, LOSSES, MODELS, OPTIMIZERS, build
+from lepton_p2p.models.python_file import run_build
 from lepton_p2p.training import params_digest
 
 TABLE = {
@@ -45,6 +46,7 @@ def test_the_global_generator_is_left_as_it_was() -> None:
     ("changes", "said"),
     [
         ({"model": {"name": "mlp", "sizes": [17, 4]}}, "do not fit together"),
+        ({"model": {"name": "mlp", "sizes": [16, 2]}}, "do not fit together.*out of bounds"),
         ({"model": {"name": "mlp", "sizes": [65536] * 64}}, "parameters, at most"),
         ({"data": {"name": "synthetic_linear", "samples": 10_000_000, "inputs": 65536}}, "too large"),
     ],
@@ -53,6 +55,18 @@ def test_what_cannot_be_built_is_told_before_memory_is_spent_on_it(changes: dict
     with pytest.raises(JobError, match=said) as caught:
         build(job(**changes))
     assert "\n" not in str(caught.value)
+
+
+def test_a_learning_rate_that_float32_cannot_hold_is_refused() -> None:
+    with pytest.raises(JobError, match=r"optimizer\.lr: "):
+        job(optimizer={"name": "sgd", "lr": 1e300})
+
+
+def test_what_build_raises_is_told_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "train.py"
+    file.write_text("def build():\n    raise RuntimeError('first line\\nsecond line')\n")
+    with pytest.raises(JobError, match=r"train\.py:2: build\(\) failed: RuntimeError: first line second line$"):
+        run_build(file, 0)
 
 
 def test_digits_are_split_the_same_way_for_every_seed() -> None:

@@ -14,7 +14,7 @@ from fake_exchange import FakeExchange, FakeNetwork
 from fake_swarm import FakePeer, FakeSwarm
 from torch import Tensor, nn
 
-from lepton_p2p.errors import ConfigError, Dropped, StateLost
+from lepton_p2p.errors import ConfigError, Dropped, JobError, StateLost
 from lepton_p2p.identity import PeerId
 from lepton_p2p.jobs import Job, job_from_table
 from lepton_p2p.models import Built, build
@@ -414,3 +414,14 @@ class TestPost:
         while not post.settled:
             post.wait(5)
         assert post.push_half(IDS[1])
+
+
+def test_a_model_that_fails_ends_the_training_with_one_line(network: FakeNetwork) -> None:
+    def fail(prediction: Tensor, target: Tensor) -> Tensor:
+        raise IndexError("Target 5 is\nout of bounds.")
+
+    gossipers = Gossipers(IDS[:1], network=network)
+    built = replace(build(gossipers.job), loss_fn=fail)
+    peer = gossipers.add(IDS[0], built=built).start()
+    with pytest.raises(JobError, match="forward and backward pass failed: IndexError: Target 5 is out of bounds"):
+        peer.result()

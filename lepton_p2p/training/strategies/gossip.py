@@ -15,6 +15,7 @@ from lepton_p2p.identity import PeerId
 from lepton_p2p.jobs import GossipOptions, Job
 from lepton_p2p.jobs.strategy_options import STRATEGIES
 from lepton_p2p.rounds.result import RoundResult
+from lepton_p2p.training.computing import computing
 from lepton_p2p.training.post import Post
 from lepton_p2p.training.schedule import lr_factor
 from lepton_p2p.training.shards import ShardSampler
@@ -121,13 +122,15 @@ class Gossip(Strategy):
         self._model.train()
         self._optimizer.zero_grad()
         buffers = [buffer.clone() for buffer in self._model.buffers()]
-        loss = self._context.built.loss_fn(self._model(self._x[index]), self._y[index])
-        loss.backward()  # type: ignore[no-untyped-call]
-        value = float(loss.detach())
+        with computing("the model's forward and backward pass"):
+            loss = self._context.built.loss_fn(self._model(self._x[index]), self._y[index])
+            loss.backward()  # type: ignore[no-untyped-call]
+            value = float(loss.detach())
         self._post.count(len(index))
         self._step += 1
         if self._finite():
-            self._optimizer.step()
+            with computing("the optimizer's step"):
+                self._optimizer.step()
             return len(index), value
         # One bad sample must not reach the parameters, from where it would spread through the whole swarm.
         for buffer, before in zip(self._model.buffers(), buffers, strict=True):
