@@ -74,6 +74,10 @@ class Swim:
         me = MemberView(self._me, self._status, self._beliefs.incarnation, self._since)
         return tuple(sorted((me, *self._table.all()), key=lambda view: view.peer.id))
 
+    def knows_live_at(self, address: str) -> bool:
+        """Whether another member that is alive or suspected is believed to listen at ``address``."""
+        return bool(self._table.live_at(address))
+
     def start(self, now: float, seeds: Sequence[str] = (), known: Sequence[PeerInfo] = ()) -> list[Effect]:
         """Begin; contact ``seeds`` (``host:port``) and the last ``known`` members.
 

@@ -9,6 +9,9 @@ from lepton_p2p.rounds.epoch import Ballot, Epoch, Member
 from lepton_p2p.rounds.messages import Admit, AdmitReply, Announce, Decision, Leaving
 from lepton_p2p.sansio import CancelTimer, Send, SetTimer
 
+TOLD_AT_ONCE = 16
+"""Outsiders that hear one announcement, at most; crowds take turns.  Each costs a connection, and may be made up."""
+
 
 class Meeting(AgreementCore):
     """A peer without an epoch asks live peers in turn to admit it; if nobody has one, the lowest id founds it.
@@ -44,6 +47,9 @@ class Meeting(AgreementCore):
         present = [peer for peer in self.epoch.ids if peer not in self._gone]
         if standing is not None and present and present[0] == self.me.id:
             outside = [p for p in self._alive.values() if p.id not in self.epoch.ids and p.id not in self._waiting]
+            if len(outside) > TOLD_AT_ONCE:
+                first = int(self._rng.random() * len(outside))
+                outside = (outside[first:] + outside[:first])[:TOLD_AT_ONCE]
             for peer in outside:
                 self._out.append(Send(peer.address, Announce(self.me, standing, self.job)))
         self._out.append(SetTimer("announce", self._now + self._config.announce_interval))

@@ -35,6 +35,7 @@ from lepton_p2p.transport.links.hub import LinkHub
 from lepton_p2p.transport.links.link import Link, Purpose
 from lepton_p2p.transport.server import ControlServer
 from lepton_p2p.transport.values import ResultInfo
+from lepton_p2p.transport.wire_common import check_address
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class Node:
         self.founded = False
         """Whether this peer founded an epoch: it starts from the initial state and needs nobody's."""
         self._book = AddressBook(options.state_dir)
+        self._met = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
         self._closed = False
 
@@ -88,7 +90,10 @@ class Node:
         bound = await server.bind()
         self._stack.push_async_callback(server.stop)
         address = await resolve_advertised(bound, seeds=options.join, advertise=options.advertise)
-        self.me = PeerInfo(PeerId(secrets.token_hex(16)), address)
+        try:
+            self.me = PeerInfo(PeerId(secrets.token_hex(16)), check_address(address))
+        except ValueError as error:
+            raise AddressError(f"the others could not call this peer: {error}; give another --advertise") from None
         self.channels = Channels(swarm=options.swarm, me=self.me.id)
         self._stack.push_async_callback(self.channels.close)
         await self._greet_seeds()
@@ -101,6 +106,7 @@ class Node:
         await server.start(handlers(self))
         self.server = server
         seeds = await expand(options.join, mine=address)
+        self.tasks.spawn(self._keep_book(), "keep the known members")
         self._membership.feed(lambda now: self.swim.start(now, seeds, self._book.load()))
 
     def _make_machines(self) -> None:
@@ -224,7 +230,7 @@ class Node:
             case Joined(peer=peer) | Trusted(peer=peer):
                 self.rounds.feed(lambda now: self.agreement.alive(now, peer))
                 self.events.publish("joined", f"{short(peer.id)} at {peer.address}", peer=peer.id)
-                self._book.save(p for p in self.view() if p != self.me)
+                self._met.set()
                 for met in self.on_met:
                     met()
             case Suspected(peer=peer, reason=reason):
@@ -251,8 +257,15 @@ class Node:
         self.events.publish("gone", f"{short(peer.id)}: {reason}", peer=peer.id)
         for callback in self.on_gone:
             callback(peer.id)
-        if all(other.address != peer.address for other in self.view()):
+        if not self.swim.knows_live_at(peer.address):
             self.tasks.spawn(self.channels.forget(peer.address), f"close channels to {peer.address}")
+
+    async def _keep_book(self) -> None:
+        """Save the live members when there are new ones: once for a crowd, and not on the loop, for disks are slow."""
+        while True:
+            await self._met.wait()
+            self._met.clear()
+            await asyncio.to_thread(self._book.save, [peer for peer in self.view() if peer != self.me])
 
     def _round_event(self, event: RoundEvent) -> None:
         match event:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 
 import pytest
 from model import VirtualSwarm
 
-from lepton_p2p.identity import PeerId
+from lepton_p2p.identity import PeerId, PeerInfo
+from lepton_p2p.rounds.agreement import Agreement
+from lepton_p2p.rounds.config import AgreementConfig
+from lepton_p2p.rounds.meeting import TOLD_AT_ONCE
 from lepton_p2p.rounds.messages import Leaving
+from lepton_p2p.sansio import Send
 
 SEEDS = int(os.environ.get("LEPTON_TEST_SEEDS", "150"))
 
@@ -192,3 +197,20 @@ def test_any_history_of_mishaps_ends_in_one_epoch_with_one_history(seed: int) ->
         swarm.add(found=True)  # everybody else died before the last joiner was admitted: it waits for a swarm
     swarm.run_until(swarm.settled, limit=120.0)
     progress_of_all(swarm, 3)
+
+
+def test_a_crowd_outside_is_told_by_and_by() -> None:
+    """Thousands of outsiders may be made up; to tell all of them at once would cost a connection each."""
+    me = PeerInfo(PeerId("a" * 32), "10.0.0.1:7700")
+    machine = Agreement(me, AgreementConfig.local(), random.Random(1))
+    machine.begin(0.0, found=True)
+    crowd = [PeerInfo(PeerId(f"{number:032x}"), f"10.1.0.{number}:7700") for number in range(200)]
+    for peer in crowd:
+        machine.alive(0.0, peer)
+    told: set[str] = set()
+    for second in range(500):
+        effects = machine.timer(float(second), "announce")
+        sends = [effect.to for effect in effects if isinstance(effect, Send)]
+        assert len(sends) == TOLD_AT_ONCE
+        told.update(sends)
+    assert told == {peer.address for peer in crowd}
