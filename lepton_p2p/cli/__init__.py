@@ -18,9 +18,10 @@ def main() -> None:
     else is a bug and keeps its traceback.
     """
     # Nothing is running yet that would have to be announced.  Without a handler, the first process of a container
-    # would not hear the signal at all while seconds of imports go by.
+    # would not hear SIGTERM at all while seconds of imports go by, and Ctrl+C would end them with a traceback.
     runs_a_peer = len(sys.argv) < 2 or sys.argv[1].startswith("-")
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0 if runs_a_peer else 128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os._exit(0 if runs_a_peer else 128 + number))
     from lepton_p2p.cli.app import app
 
     atexit.register(_no_last_collection)

@@ -83,7 +83,6 @@ async def serve(
     Raises whatever error of the tree ends the peer (exit code of the process).
     """
     console = console or Console()
-    job = None if settings.job is None else load_job(settings.job)
     life: asyncio.Task[None] | None = None
     started = False
 
@@ -93,6 +92,8 @@ async def serve(
 
     async def live() -> None:
         nonlocal started
+        # A thread: the build() of a Python file takes as long as it takes, and signals must be heard meanwhile.
+        job = None if settings.job is None else await asyncio.to_thread(load_job, settings.job)
         async with factory(settings, job) as peer:
             started = True
             print(f"peer {short(peer.id)} listens on {peer.address}, swarm {settings.swarm}", flush=True)

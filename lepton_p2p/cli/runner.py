@@ -21,6 +21,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     Ctrl+C and SIGTERM cancel it, wait for its clean-up, and end the program with 130 and 143, unless ``main`` takes the
     signals over (see ``stopping``).
     """
+    # The first handler (see ``cli.main``) knows no clean-up; asyncio takes over from Python's own one only.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_cancelled_by_sigterm(main))

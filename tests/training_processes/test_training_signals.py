@@ -54,3 +54,23 @@ async def test_idle_joining_and_finished_peers_can_be_told_too(swarm: TrainingSw
     assert starting.status in (0, -signal.SIGTERM), "either the command line or the interpreter got the signal"
     await swarm.trained([trainer], 3)
     await swarm.stop(trainer, signal.SIGINT)
+
+
+SLOW_BUILD = """
+import threading
+
+def build():
+    print("building", flush=True)
+    threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+async def test_a_build_that_does_not_end_keeps_nobody_from_stopping(
+    swarm: TrainingSwarm, number: signal.Signals
+) -> None:
+    file = swarm.folder / "slow.py"
+    file.write_text(SLOW_BUILD)
+    peer = await swarm.begin("--job", str(file))
+    await swarm.until("it builds", lambda: "building" in peer.lines)
+    await swarm.stop(peer, number)
