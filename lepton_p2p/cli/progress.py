@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -10,12 +11,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, TextIO
 
+import structlog
 from rich.console import Console
 from rich.live import Live
 
 from lepton_p2p.cli.views import status_line, status_panel, status_to_dict
 from lepton_p2p.errors import ConfigError
 from lepton_p2p.transport.values import StatusReport
+
+log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.5
 """How often a peer's own status is looked at; it is in memory, so this costs nothing."""
@@ -80,11 +84,15 @@ def view_for(console: Console) -> View:
 
 
 class MetricsFile:
-    """Appends one JSON object per changed status to a file; :class:`ConfigError` if it cannot be written."""
+    """Appends one JSON object per changed status to a file; :class:`ConfigError` if it cannot be opened.
+
+    A disk that is full later is no reason to stop training: the file then ends where it ends, with one warning.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last: tuple[int, int, str] | None = None
+        self._broken = False
 
     def __enter__(self) -> MetricsFile:
         try:
@@ -94,14 +102,20 @@ class MetricsFile:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # bytes that could not be written, of which there was a warning
+            self._file.close()
 
     def show(self, status: StatusReport) -> None:
         """One line if round, step or phase is not that of the last line."""
         key = (status.round, status.step, status.phase.value)
-        if key != self._last:
-            self._last = key
+        if key == self._last or self._broken:
+            return
+        self._last = key
+        try:
             self._file.write(json.dumps({"time": time.time(), **status_to_dict(status)}) + "\n")
+        except OSError as error:
+            self._broken = True
+            log.warning("the metrics file ends here", file=str(self._path), why=error.strerror)
 
 
 async def follow(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cli_samples import a_member, a_status
 from rich.console import Console
+from structlog.testing import capture_logs
 
 from lepton_p2p.cli.progress import LINE_SECONDS, Lines, LivePanel, MetricsFile, follow, view_for
 from lepton_p2p.errors import ConfigError
@@ -85,6 +86,12 @@ class TestMetricsFile:
     def test_says_when_it_cannot_be_written(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"metrics file .* cannot be written: Is a directory"):
             MetricsFile(tmp_path).__enter__()
+
+    def test_ends_with_one_warning_when_the_disk_is_full(self) -> None:
+        with capture_logs() as logs, MetricsFile(Path("/dev/full")) as file:
+            for step in range(3):
+                file.show(a_status(step=step))
+        assert [(entry["log_level"], entry["why"]) for entry in logs] == [("warning", "No space left on device")]
 
 
 async def test_following_shows_every_look_until_cancelled() -> None:
