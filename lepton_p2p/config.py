@@ -253,7 +253,7 @@ def read_file(path: Path) -> dict[str, Any]:
             content = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: numbers too long, tables too deep
         raise ConfigError(f"{path}: is not TOML: {error}") from None
     table = content.get("lepton", content)
     if not isinstance(table, dict):
@@ -336,7 +336,12 @@ def _reason(error: Any) -> str:
     if kind == "literal_error":
         valid = [part.strip("' ") for part in error["ctx"]["expected"].replace(" or ", ",").split(",")]
         near = difflib.get_close_matches(str(value), valid, n=1)
-        return f"{value!r} is not one of {', '.join(valid)}" + (f" (did you mean {near[0]!r}?)" if near else "")
+        return f"{_shown(value)} is not one of {', '.join(valid)}" + (f" (did you mean {near[0]!r}?)" if near else "")
     if kind == "value_error":
         return str(error["ctx"]["error"])
-    return f"{error['msg'][0].lower()}{error['msg'][1:]}, not {value!r}"
+    return f"{error['msg'][0].lower()}{error['msg'][1:]}, not {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -168,3 +168,15 @@ class TestComplaints:
         assert "write [lepton]" in complaint(config=write(tmp_path / "b.toml", "lepton = 1\n"))
         beside = write(tmp_path / "c.toml", 'swarm = "x"\n[lepton]\npreset = "lan"\n')
         assert complaint(config=beside).endswith("'swarm' stands outside the table [lepton]: move it there")
+
+    def test_numbers_and_tables_beyond_what_python_reads_are_no_toml(self, tmp_path: Path) -> None:
+        assert "is not TOML" in complaint(config=write(tmp_path / "long.toml", f"data_port = {'9' * 5000}\n"))
+        assert "is not TOML" in complaint(config=write(tmp_path / "deep.toml", f"listen = {'[' * 5000}\n"))
+
+    def test_a_value_is_quoted_only_as_far_as_one_reads(self) -> None:
+        assert len(complaint(swarm="ä" * 100_000)) < 300
+
+    @pytest.mark.parametrize("value", ["promise_timeout=-3", "stagger=nan", "seek_interval=inf", "max_attempts=0"])
+    def test_agreement_needs_numbers_that_can_work(self, value: str) -> None:
+        name = value.partition("=")[0]
+        assert complaint(agreement=[value]).startswith(f"--agreement: agreement option {name} must be finite and above")

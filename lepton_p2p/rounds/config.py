@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+
+from lepton_p2p.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,12 @@ class AgreementConfig:
     seek_interval: float = 0.5
     announce_interval: float = 1.0
     max_attempts: int = 16
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not 0 < value < math.inf:
+                raise ConfigError(f"agreement option {field.name} must be finite and above 0, not {value!r}")
 
     @classmethod
     def local(cls) -> AgreementConfig:
