@@ -228,7 +228,7 @@ class Peer:
         """
         if op not in ("mean", "sum", "max", "min"):
             raise ValueError(f"op is mean, sum, max or min, not {op!r}")
-        tensors = _listed(tensors)
+        tensors = _writable(tensors)
         packed = await self._pack(tensors, Op(op), weight)
         finished = await self._round(packed, weight=weight)
         await _maybe_in_thread(tensors, lambda: packed.unpack(finished.kept.buffer, tensors))
@@ -239,7 +239,7 @@ class Peer:
 
         If ``root`` is lost before anybody has its bytes, :class:`RoundRejected` on all of them.
         """
-        tensors = _listed(tensors)
+        tensors = _writable(tensors)
         packed = await self._pack(tensors, Op.COPY, 1.0)
         finished = await self._round(packed, root=root)
         if root not in finished.result.members:
@@ -288,7 +288,24 @@ class Peer:
 
 
 def _listed(tensors: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
-    return (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+    listed = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+    for tensor in listed:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"a tensor or a list of tensors is wanted, not {type(tensor).__name__}")
+        if tensor.is_meta:
+            raise TypeError("a tensor on the meta device has no values that could travel")
+    return listed
+
+
+def _writable(tensors: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    """``tensors``, if the result fits in: to find out when the round is decided would be too late for the others."""
+    listed = _listed(tensors)
+    for tensor in listed:
+        if tensor.is_inference():
+            raise TypeError("an inference tensor cannot take the result: clone it")
+        if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+            raise TypeError("an expanded tensor, whose elements share memory, cannot take the result: clone it")
+    return listed
 
 
 async def _maybe_in_thread(tensors: Sequence[Tensor], work: Callable[[], T]) -> T:

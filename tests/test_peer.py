@@ -136,6 +136,35 @@ async def test_a_broadcast_from_nobody_is_rejected_for_all(swarm: Swarm) -> None
     await all_of([peer.barrier() for peer in peers])
 
 
+def inference_tensor() -> torch.Tensor:
+    with torch.inference_mode():
+        return torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (torch.ones(3, 1).expand(3, 4), "share memory"),
+        (inference_tensor(), "inference tensor"),
+        (torch.ones(3, device="meta"), "meta device"),
+        ("tensor", "not str"),
+    ],
+)
+async def test_what_cannot_take_a_result_is_refused_before_there_is_one(swarm: Swarm, bad: Any, said: str) -> None:
+    (peer,) = await swarm(1)
+    good = torch.ones(2)
+    for call in (peer.all_reduce([good, bad], op="sum"), peer.broadcast([good, bad], root=peer.id)):
+        with pytest.raises(TypeError, match=said):
+            await call
+    assert (await peer.status()).rounds_done == 0
+
+
+async def test_an_expanded_tensor_can_be_gathered(swarm: Swarm) -> None:
+    (peer,) = await swarm(1)
+    gathered = await peer.all_gather(torch.ones(3, 1).expand(3, 4))
+    assert torch.equal(gathered.tensors[peer.id][0], torch.ones(3, 4))
+
+
 async def test_all_gather_returns_every_members_tensors(swarm: Swarm) -> None:
     peers = await swarm(3)
     rows = await all_of(
@@ -208,6 +237,13 @@ async def test_a_peer_of_another_swarm_is_turned_away_when_it_starts(swarm: Swar
 async def test_an_unknown_host_among_no_other_seeds_is_an_error() -> None:
     with pytest.raises(lp.AddressError, match=r"no-such-host\.invalid"):
         async with Peer(preset="local", join=["no-such-host.invalid:7700"]):
+            pass
+
+
+@pytest.mark.parametrize("advertise", ["a name:1", "x/y:1"])
+async def test_an_address_that_nobody_could_call_is_an_error(advertise: str) -> None:
+    with pytest.raises(lp.AddressError, match="--advertise"):
+        async with Peer(preset="local", advertise=advertise):
             pass
 
 
