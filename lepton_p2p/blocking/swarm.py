@@ -1,29 +1,10 @@
-"""The blocking face, for programs with a plain training loop: at most four changed lines.
-
-::
-
-    swarm = lp.init_distributed(join=["peer1:7700"])
-    optimizer = swarm.optimizer(optimizer, model)      # step(): one atomic round, then the optimizer's own step
-    loader = swarm.dataloader(dataset, batch_size=32)  # this peer's share, follows joins and failures
-    for epoch in loader.passes(3):                     # range(3) would do too, see SwarmLoader.passes
-        for x, y in loader:
-            optimizer.zero_grad()
-            loss_fn(model(x), y).backward()
-            optimizer.step()
-
-The peer runs on an event loop in a background thread; nothing here needs, or minds, a loop of the program's own.
-"""
+"""A peer as programs that block see it: rounds, an optimizer and a data loader."""
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -31,10 +12,9 @@ import structlog
 import torch
 from torch import Tensor, nn
 
-from lepton_p2p.config import PeerSettings, load_settings
+from lepton_p2p.config import PeerSettings
 from lepton_p2p.errors import Closed, ConfigError, Dropped, LeptonError, RoundRejected, SchemaMismatch
 from lepton_p2p.identity import PeerId
-from lepton_p2p.logging import filter_library_logs
 from lepton_p2p.peer import Gathered, Peer, ReduceOp
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.runtime.loop_thread import LoopThread
@@ -52,79 +32,6 @@ LINGER = 30.0
 """Seconds that a closing peer goes on with rounds for newcomers that still fetch its state."""
 
 _log = structlog.get_logger(__name__)
-_lock = threading.Lock()
-_thread: LoopThread | None = None
-_current: Swarm | None = None
-
-
-def init_distributed(
-    join: str | Sequence[str] | None = None,
-    *,
-    listen: str | None = None,
-    preset: str | None = None,
-    swarm: str | None = None,
-    insecure: bool | None = None,
-    advertise: str | None = None,
-    data_port: int | None = None,
-    state_dir: str | Path | None = None,
-) -> Swarm:
-    """Start this process's peer and return its swarm; the peer leaves by itself when the program ends.
-
-    join: addresses of peers of the swarm (one that answers is enough); without any, this peer starts a swarm.  All
-    options are those of ``lepton-peer``; what is not given comes from ``LEPTON_*`` variables (``LEPTON_JOIN``,
-    ``LEPTON_PRESET`` ...), then from the file that ``LEPTON_CONFIG`` names, then from the defaults.
-
-    A second call returns the same swarm until that is closed.  Raises :class:`ConfigError`, :class:`InsecureRefused`,
-    :class:`PortInUse`, :class:`AddressError`, :class:`WrongSwarm`, :class:`ProtocolMismatch`.
-    """
-    global _thread, _current
-    with _lock:
-        if _current is not None and not _current.closed:
-            return _current
-        settings = _settings(
-            join=join or None,
-            listen=listen,
-            preset=preset,
-            swarm=swarm,
-            insecure=insecure,
-            advertise=advertise,
-            data_port=data_port,
-            state_dir=None if state_dir is None else Path(state_dir),
-        )
-        filter_library_logs(settings.log_level)
-        if _thread is None or _thread.forked:
-            _thread = LoopThread()
-        _current = Swarm(settings, _thread)
-        _close_at_exit()
-        return _current
-
-
-initdistributed = init_distributed
-
-
-@functools.cache
-def _close_at_exit() -> None:
-    """Have the current swarm closed when the program ends.
-
-    Functions registered with ``atexit`` run when thread pools have ended already, without which nothing can be served
-    to newcomers; those of ``threading`` run before.  They are private to Python, so there is a second best.
-    """
-    register = getattr(threading, "_register_atexit", atexit.register)
-    register(_end_of_program)
-
-
-def _end_of_program() -> None:
-    if _current is not None:
-        # After an exception nobody expects the program to stay.
-        _current.close(linger=0.0 if getattr(sys, "last_value", None) is not None else LINGER)
-
-
-def _settings(**options: Any) -> PeerSettings:
-    try:
-        return load_settings(**options)
-    except ConfigError as error:
-        # The same words as on the command line, but there are no dashes here.
-        raise ConfigError(str(error).removeprefix("--")) from None
 
 
 class Swarm:
