@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from lepton_p2p.errors import AddressError, ConfigError
 from lepton_p2p.identity import join_address, split_address
 from lepton_p2p.membership.config import SwimConfig
+from lepton_p2p.presets import Preset, Timings, timings, usual_preset
 from lepton_p2p.rounds.config import AgreementConfig
 from lepton_p2p.rounds.patience import PatienceConfig
 from lepton_p2p.transport.addresses import is_loopback
@@ -30,7 +31,6 @@ from lepton_p2p.transport.addresses import is_loopback
 DEFAULT_PORT = 7700
 """Where the first peer of a swarm listens, and where ``--join HOST`` without a port looks."""
 
-Preset = Literal["local", "lan", "wan"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["console", "json"]
 Overrides = Annotated[dict[str, float], NoDecode]
@@ -38,15 +38,6 @@ Knobs = TypeVar("Knobs", SwimConfig, PatienceConfig, AgreementConfig)
 
 _PREFIX = "LEPTON_"
 _PATHS = ("job", "state_dir", "metrics")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PresetValues:
-    """Everything that a preset decides, after the overrides."""
-
-    swim: SwimConfig
-    patience: PatienceConfig
-    agreement: AgreementConfig
 
 
 class PeerSettings(BaseSettings):
@@ -77,11 +68,12 @@ class PeerSettings(BaseSettings):
         description="Name of the swarm: peers and clients with another one are refused, so that two swarms on a "
         "network do not mix. Not a secret. Default: lepton.",
     )
-    preset: Preset = Field(
-        "local",
+    preset: Preset | None = Field(
+        None,
         description="Time-outs for the kind of network. local: one machine or rack, a silent death is noticed after "
         "about a second; lan: one site; wan: the internet, patient with jitter and slow to declare a death. A broken "
-        "connection is noticed at once with all three. Default: local.",
+        "connection is noticed at once with all three. Default: local on a loopback address, which only this machine "
+        "reaches, otherwise lan.",
     )
     state_dir: Path | None = Field(
         None,
@@ -197,12 +189,13 @@ class PeerSettings(BaseSettings):
             return "127.0.0.1:0"
         return "[::]:0" if all(":" in host for host in far) else "0.0.0.0:0"
 
-    def preset_values(self) -> PresetValues:
+    def timings(self) -> Timings:
         """The preset's time-outs with the overrides; :class:`ConfigError` if these do not fit."""
-        return PresetValues(
-            _overridden("swim", self.swim, getattr(SwimConfig, self.preset)()),
-            _overridden("patience", self.patience, getattr(PatienceConfig, self.preset)()),
-            _overridden("agreement", self.agreement, getattr(AgreementConfig, self.preset)()),
+        base = timings(self.preset or usual_preset(self.listen_address))
+        return Timings(
+            _overridden("swim", self.swim, base.swim),
+            _overridden("patience", self.patience, base.patience),
+            _overridden("agreement", self.agreement, base.agreement),
         )
 
 
@@ -215,7 +208,7 @@ def load_settings(**options: Any) -> PeerSettings:
     _refuse_mistyped_variables()
     try:
         settings = PeerSettings(**given)
-        settings.preset_values()
+        settings.timings()
     except ValidationError as error:
         first = error.errors()[0]
         inner = "".join(f"{part}: " for part in first["loc"][1:])

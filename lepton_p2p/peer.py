@@ -23,12 +23,13 @@ from lepton_p2p.identity import PeerId, short
 from lepton_p2p.jobs import Job
 from lepton_p2p.membership import SwimConfig
 from lepton_p2p.membership.messages import Status
+from lepton_p2p.presets import Preset, timings, usual_preset
 from lepton_p2p.rounds.config import AgreementConfig
 from lepton_p2p.rounds.patience import PatienceConfig
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.runtime.job_host import JobHost
 from lepton_p2p.runtime.node import Node
-from lepton_p2p.runtime.options import NodeOptions, Preset, preset_configs
+from lepton_p2p.runtime.options import NodeOptions
 from lepton_p2p.runtime.services import member_statuses, services, status_report
 from lepton_p2p.runtime.warm_up import warm_up
 from lepton_p2p.transport.handlers import Handlers
@@ -54,7 +55,8 @@ class Peer:
 
     listen: ``host:port`` to be reached at (port 0: any free one).  join: addresses of peers of the swarm, tried
     for ever; without any, this peer starts a swarm.  preset: ``local``, ``lan`` or ``wan``, the timings of
-    failure detection (swim, patience, agreement override parts of it).  swarm: id that all peers must name.
+    failure detection (swim, patience, agreement override parts of it); by default ``local`` on a loopback address and
+    ``lan`` on others, as on the command line.  swarm: id that all peers must name.
     insecure: allow a non-loopback address without credentials.  advertise: the address that others should call,
     if it is not ``listen``.  data_port: of the links (0: any free one).  state_dir: where the last known members are
     kept, to find the swarm again.  enters: whether it takes part in rounds at once.  A peer that joins with
@@ -69,7 +71,7 @@ class Peer:
         *,
         listen: str = "127.0.0.1:0",
         join: Sequence[str] = (),
-        preset: Preset = "lan",
+        preset: Preset | None = None,
         swarm: str = "lepton",
         insecure: bool = False,
         advertise: str | None = None,
@@ -85,10 +87,7 @@ class Peer:
     ) -> None:
         if isinstance(join, str):
             raise ConfigError(f"join takes a list of addresses: write join=[{join!r}]")
-        try:
-            defaults = preset_configs(preset)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+        usual = timings(preset or usual_preset(listen))
         self._options = NodeOptions(
             listen=listen,
             join=tuple(join),
@@ -97,9 +96,9 @@ class Peer:
             advertise=advertise,
             data_port=data_port,
             state_dir=None if state_dir is None else Path(state_dir),
-            swim=swim or defaults[0],
-            patience=patience or defaults[1],
-            agreement=agreement or defaults[2],
+            swim=swim or usual.swim,
+            patience=patience or usual.patience,
+            agreement=agreement or usual.agreement,
         )
         self._enters = enters or not join
         self._entered = False

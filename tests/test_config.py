@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import lepton_p2p as lp
 from lepton_p2p.config import PeerSettings, load_settings
 from lepton_p2p.errors import ConfigError
 from lepton_p2p.membership.config import SwimConfig
+from lepton_p2p.presets import timings
 from lepton_p2p.rounds.patience import PatienceConfig
 
 
@@ -52,9 +55,25 @@ class TestOrder:
         file = write(tmp_path / "all.toml", '[tool]\nlisten = 1\n[lepton]\nswarm = "file"\n')
         assert load_settings(config=file).swarm == "file"
 
+    @pytest.mark.parametrize(
+        ("options", "preset"),
+        [
+            ({}, "local"),
+            ({"join": ["127.0.0.1:7700"]}, "local"),
+            ({"join": ["peer1:7700"]}, "lan"),
+            ({"listen": "0.0.0.0:7700"}, "lan"),
+            ({"listen": "[::1]:0"}, "local"),
+        ],
+    )
+    def test_without_a_preset_the_address_decides_as_in_a_program(self, options: dict[str, Any], preset: str) -> None:
+        settings = load_settings(**options)
+        assert settings.timings() == timings(preset)  # type: ignore[arg-type]
+        peer = lp.Peer(listen=settings.listen_address, join=settings.join)
+        assert peer._options.patience == timings(preset).patience  # type: ignore[arg-type]
+
     def test_what_nobody_gives_comes_from_the_preset(self) -> None:
         for preset in ("local", "lan", "wan"):
-            values = load_settings(preset=preset).preset_values()
+            values = load_settings(preset=preset).timings()
             assert values.swim == getattr(SwimConfig, preset)()
             assert values.patience == getattr(PatienceConfig, preset)()
 
@@ -63,9 +82,9 @@ class TestOrder:
     ) -> None:
         file = write(tmp_path / "peer.toml", 'preset = "lan"\n[swim]\nprobe_interval = 7\nprobe_timeout = 0.7\n')
         monkeypatch.setenv("LEPTON_SWIM__PROBE_INTERVAL", "6.5")
-        from_environment = load_settings(config=file).preset_values().swim
+        from_environment = load_settings(config=file).timings().swim
         assert (from_environment.probe_interval, from_environment.probe_timeout) == (6.5, 0.7)
-        from_command_line = load_settings(config=file, swim=["probe_interval=5"]).preset_values().swim
+        from_command_line = load_settings(config=file, swim=["probe_interval=5"]).timings().swim
         assert from_command_line.probe_interval == 5.0
         assert from_command_line.sync_interval == SwimConfig.lan().sync_interval
 

@@ -46,7 +46,7 @@ class Swarm:
     """
 
     def __init__(self, settings: PeerSettings, thread: LoopThread) -> None:
-        values = settings.preset_values()
+        values = settings.timings()
         self._peer = Peer(
             listen=settings.listen_address,
             join=settings.join,

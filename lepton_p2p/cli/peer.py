@@ -52,7 +52,7 @@ class RunningPeer(Protocol):
 
 def make_peer(settings: PeerSettings, job: Job | None) -> RunningPeer:
     """The peer that ``settings`` describe, not started yet."""
-    values = settings.preset_values()
+    values = settings.timings()
     return Peer(
         listen=settings.listen_address,
         join=settings.join,

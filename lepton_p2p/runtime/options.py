@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from lepton_p2p.membership import SwimConfig
 from lepton_p2p.rounds.config import AgreementConfig
 from lepton_p2p.rounds.patience import PatienceConfig
-
-Preset = Literal["local", "lan", "wan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +35,3 @@ class NodeOptions:
     def call_timeout(self) -> float:
         """Seconds for one control call to a live peer: as long as the agreement waits for a promise."""
         return self.agreement.promise_timeout
-
-
-def preset_configs(preset: str) -> tuple[SwimConfig, PatienceConfig, AgreementConfig]:
-    """The three rooms' knobs for ``local``, ``lan`` or ``wan``; ``ValueError`` for another word."""
-    if preset not in ("local", "lan", "wan"):
-        raise ValueError(f"a preset is local, lan or wan, not {preset!r}")
-    return (
-        getattr(SwimConfig, preset)(),
-        getattr(PatienceConfig, preset)(),
-        getattr(AgreementConfig, preset)(),
-    )

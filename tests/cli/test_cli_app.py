@@ -156,4 +156,4 @@ def test_settings_from_the_command_line_reach_the_peer(
     assert settings.insecure
     assert settings.exit_when_done
     assert settings.state_dir == tmp_path
-    assert settings.preset_values().swim.probe_interval == 3.0
+    assert settings.timings().swim.probe_interval == 3.0

@@ -16,9 +16,10 @@ from lepton_p2p.collectives.push import NotSent
 from lepton_p2p.errors import Closed, SwarmUnreachable
 from lepton_p2p.identity import PeerId
 from lepton_p2p.membership import DeclaredDead
+from lepton_p2p.presets import timings
 from lepton_p2p.runtime.job_host import JobHost
 from lepton_p2p.runtime.node import Node
-from lepton_p2p.runtime.options import NodeOptions, preset_configs
+from lepton_p2p.runtime.options import NodeOptions
 from lepton_p2p.runtime.services import services
 from lepton_p2p.training.collective import PairExchange, PushHandler
 from lepton_p2p.transport.handlers import Handlers
@@ -30,8 +31,8 @@ class Running:
     """A node as a peer has it, without a job."""
 
     def __init__(self, seeds: tuple[str, ...]) -> None:
-        swim, patience, agreement = preset_configs("local")
-        self.node = Node(NodeOptions(join=seeds, swim=swim, patience=patience, agreement=agreement))
+        local = timings("local")
+        self.node = Node(NodeOptions(join=seeds, swim=local.swim, patience=local.patience, agreement=local.agreement))
         self.host: JobHost
 
     def services(self, node: Node) -> Handlers:
