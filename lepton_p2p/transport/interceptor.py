@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
 
 from lepton_p2p.errors import LeptonError, WrongSwarm
 from lepton_p2p.transport.faults import Context, abort_with
+from lepton_p2p.transport.forgiving import forgiving
 from lepton_p2p.transport.metadata import Hello, mismatch
 
 _log = structlog.get_logger(__name__)
@@ -43,10 +43,12 @@ class Door(Interceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
         handler = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith(EXEMPT):
+        if handler is None:
             return handler
+        if handler_call_details.method.startswith(EXEMPT):
+            return forgiving(handler)
         error = self._judge(handler_call_details)
-        return _forgiving(handler) if error is None else self._refusal(handler, error)
+        return forgiving(handler) if error is None else self._refusal(handler, error)
 
     def _judge(self, details: grpc.HandlerCallDetails) -> LeptonError | None:
         try:
@@ -70,33 +72,3 @@ class Door(Interceptor):
         )
         # Without a deserializer the body stays bytes that nobody looks at.
         return make(refuse, None, handler.response_serializer)
-
-
-def _forgiving(handler: Handler) -> Handler:
-    """``handler`` that answers a request which is no message of its kind; gRPC itself would log a traceback."""
-    decode: Any = handler.request_deserializer
-    one: Any = handler.unary_unary
-    many: Any = handler.unary_stream
-
-    def read(data: bytes) -> Any:
-        try:
-            return decode(data)
-        except DecodeError:
-            return None
-
-    async def check(request: Any, context: Context) -> None:
-        if request is None:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not a message of this call")
-
-    async def answer(request: Any, context: Context) -> Any:
-        await check(request, context)
-        return await one(request, context)
-
-    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-        await check(request, context)
-        async for reply in many(request, context):
-            yield reply
-
-    if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(stream, read, handler.response_serializer)
-    return grpc.unary_unary_rpc_method_handler(answer, read, handler.response_serializer)

@@ -193,3 +193,33 @@ async def test_stopping_ends_calls_that_outlast_the_grace() -> None:
         await recorder.arrived.wait()
         await server.stop(0)
         await failing(call, SwarmUnreachable)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        "/lepton.v1.Swarm/Status",
+        "/lepton.v1.Swarm/Events",
+    ],
+)
+async def test_bytes_that_are_no_message_are_refused_without_a_traceback(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(Recorder().handlers()) as server, grpc.aio.insecure_channel(server.address) as channel:
+        call = channel.unary_unary(method)(b"\xff" * 8, metadata=Hello("lepton").to_metadata(), timeout=DEADLINE)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert await health_of(server.address) == SERVING
+    assert not caplog.records
+
+
+async def test_health_can_be_watched() -> None:
+    async with serving(Recorder().handlers()) as server, grpc.aio.insecure_channel(server.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""), timeout=DEADLINE)
+        assert (await watch.read()).status == SERVING
+        await server.set_serving(False)
+        assert (await watch.read()).status == NOT_SERVING
