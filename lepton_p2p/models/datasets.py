@@ -59,6 +59,7 @@ def synthetic_linear(
 ) -> Split:
     """``y = x @ a + noise``: x (n, inputs), y (n, outputs), float32; for ``linear`` with ``mse``."""
     total = _checked(samples + test_samples, inputs + outputs)
+    _checked(inputs, outputs)
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randn(inputs, outputs, generator=generator)
     x = torch.randn(total, inputs, generator=generator)

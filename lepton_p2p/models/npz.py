@@ -39,12 +39,17 @@ def load_npz(uri: str, sha256: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor
         raise JobError(f"data.uri: {uri!r} has SHA-256 {found}, the job says {sha256}")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            if sum(entry.file_size for entry in archive.zip.infolist()) > MAX_BYTES:
+                raise JobError(f"data.uri: {uri!r} holds more than {MAX_BYTES} bytes")
             missing = [key for key in KEYS if key not in archive]
             if missing:
                 raise JobError(f"data.uri: {uri!r} lacks the array {missing[0]!r}; it needs {', '.join(KEYS)}")
             x_train, y_train, x_test, y_test = (_tensor(archive[key]) for key in KEYS)
-    except (OSError, ValueError, TypeError) as error:
-        raise JobError(f"data.uri: {uri!r} is not a usable .npz archive: {error}") from None
+    except JobError:
+        raise
+    except Exception as error:
+        # Whatever NumPy and zipfile make of bytes that are no archive; some of it is neither OSError nor ValueError.
+        raise JobError(f"data.uri: {uri!r} is not a usable .npz archive: {type(error).__name__}: {error}") from None
     return (x_train, y_train), (x_test, y_test)
 
 

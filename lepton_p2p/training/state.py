@@ -6,6 +6,7 @@ Nothing is pickled: what is not a tensor must be a plain value.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -153,10 +154,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     for group, loaded in zip(optimizer.param_groups, groups, strict=True):
         group.update(loaded)
     optimizer.state.clear()
+    indices = itertools.count()  # over all groups
     for group in optimizer.param_groups:
         stays = not (group.get("capturable") or group.get("fused"))
         for parameter in group["params"]:
-            own = states.get(next(i for i, other in enumerate(parameters) if other is parameter))
+            own = states.get(next(indices))
             if own is not None:
                 optimizer.state[parameter] = {key: _placed(key, value, parameter, stays) for key, value in own.items()}
 

@@ -12,7 +12,7 @@ import torch
 
 from lepton_p2p.errors import JobError
 from lepton_p2p.jobs import Job, job_from_table
-from lepton_p2p.models import DATASETS, LOSSES, MODELS, OPTIMIZERS, build
+from lepton_p2p.models import DATASETS, LOSSES, MODELS, OPTIMIZERS, build, npz
 from lepton_p2p.models.python_file import run_build
 from lepton_p2p.training import params_digest
 
@@ -49,6 +49,7 @@ def test_the_global_generator_is_left_as_it_was() -> None:
         ({"model": {"name": "mlp", "sizes": [16, 2]}}, "do not fit together.*out of bounds"),
         ({"model": {"name": "mlp", "sizes": [65536] * 64}}, "parameters, at most"),
         ({"data": {"name": "synthetic_linear", "samples": 10_000_000, "inputs": 65536}}, "too large"),
+        ({"data": {"name": "synthetic_linear", "samples": 1, "inputs": 65536, "outputs": 65536}}, "too large"),
     ],
 )
 def test_what_cannot_be_built_is_told_before_memory_is_spent_on_it(changes: dict[str, object], said: str) -> None:
@@ -148,3 +149,32 @@ def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(JobError, match="not a usable"):
         build(job(data={"uri": path.as_uri(), "sha256": digest}))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 and no more", b"\x93NUMPY" + bytes(100), b"text"], ids=["empty", "zip", "npy", "text"]
+)
+def test_bytes_that_are_no_archive_are_told_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.npz"
+    path.write_bytes(content)
+    with pytest.raises(JobError, match="not a usable") as caught:
+        build(job(data={"uri": path.as_uri(), "sha256": hashlib.sha256(content).hexdigest()}))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_array_is_not_an_archive(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.ones(3))
+    with pytest.raises(JobError, match="not a usable"):
+        build(job(data={"uri": path.as_uri(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}))
+
+
+def test_an_archive_that_swells_is_refused_before_memory_is_taken(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = archive.with_name("packed.npz")
+    np.savez_compressed(packed, **dict(np.load(archive)), more=np.zeros(100_000))
+    monkeypatch.setattr(npz, "MAX_BYTES", 50_000)
+    assert packed.stat().st_size < 50_000
+    with pytest.raises(JobError, match="holds more than 50000 bytes"):
+        build(job(data={"uri": packed.as_uri(), "sha256": hashlib.sha256(packed.read_bytes()).hexdigest()}))
