@@ -247,6 +247,12 @@ async def test_an_address_that_nobody_could_call_is_an_error(advertise: str) -> 
             pass
 
 
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_data_port_that_is_no_port_is_an_error(port: int) -> None:
+    with pytest.raises(lp.ConfigError, match="data_port"):
+        Peer(data_port=port)
+
+
 async def test_strangers_could_reach_it_so_insecure_must_be_said() -> None:
     with pytest.raises(lp.InsecureRefused, match="--insecure"):
         async with Peer(listen="0.0.0.0:0"):
