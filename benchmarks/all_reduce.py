@@ -1,17 +1,22 @@
 """All-reduce against torch.distributed's gloo: latency, throughput, CPU, and the ratio from the same run.
 
-Every rank is one process that holds both contestants and runs them in turn on its own random float32 tensor, so that
-both see the same machine at the same time; every result is compared with the other's.
-
     python benchmarks/all_reduce.py --against gloo [--worlds 2,4] [--sizes 4K,1M,25M,100M] [--json]
 
-Latency is the slowest rank's median; GB/s is tensor bytes over latency (algorithm bandwidth); CPU-s is the sum over
-all ranks of user and system time per operation.  Packing into and out of the flat buffer is included.
+Every rank is one process that holds all contestants and runs them in turn on its own random float32 tensor, so that
+all see the same machine at the same time; every result is compared with gloo's.  The contestants: *lepton*, a
+``Peer`` as installed (peers on one machine share memory); *lepton-tcp*, a ``Peer`` whose tensors go through sockets,
+as between machines; *gloo*.
+
+Latency is the median over the repetitions of the slowest rank; GB/s is tensor bytes over latency (algorithm
+bandwidth); CPU is the sum over all ranks of user and system time per operation, of the whole process: failure
+detection in the background is in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -19,11 +24,15 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-DRIVERS = ("links", "gloo")
+DRIVERS = ("lepton", "lepton-tcp", "gloo")
 
 
 @dataclass(frozen=True)
@@ -51,113 +60,78 @@ class Row:
 
 
 class Driver(Protocol):
-    """A way to sum a tensor over all ranks, in place."""
+    """A way to sum a tensor over all ranks, in place; entered and left on all ranks."""
 
-    def all_reduce(self, tensor: Any) -> None: ...
+    async def __aenter__(self) -> Driver: ...
 
-    def close(self) -> None: ...
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def all_reduce(self, tensor: Any) -> tuple[float, float]:
+        """Returns seconds and this process's CPU-seconds."""
+
+
+class GlooThread:
+    """torch.distributed blocks: its calls run in a thread of their own, so that the peers' loop stays awake."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "gloo")
+
+    async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
 
 class Gloo:
     """torch.distributed's own."""
 
-    def all_reduce(self, tensor: Any) -> None:
+    def __init__(self, gloo: GlooThread) -> None:
+        self._gloo = gloo
+
+    async def __aenter__(self) -> Gloo:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return
+
+    async def all_reduce(self, tensor: Any) -> tuple[float, float]:
+        return await self._gloo.call(self._measure, tensor)
+
+    @staticmethod
+    def _measure(tensor: Any) -> tuple[float, float]:
         import torch.distributed as dist
 
+        cpu, start = cpu_seconds(), time.perf_counter()
         dist.all_reduce(tensor)
-
-    def close(self) -> None:
-        pass
+        return time.perf_counter() - start, cpu_seconds() - cpu
 
 
-class Links:
-    """``Attempt`` over ``Link``: the data plane of this package, without its agreement."""
+class Swarm:
+    """``Peer.all_reduce``, with everything that a swarm does besides: membership, records, digests, kept results."""
 
-    def __init__(self, rank: int, world: int, chunk_bytes: int) -> None:
-        import uvloop
+    def __init__(self, gloo: GlooThread, rank: int, world: int, **options: Any) -> None:
+        self._gloo, self._rank, self._world, self._options = gloo, rank, world, options
 
-        from lepton_p2p.collectives.buffers import BufferPool
-        from lepton_p2p.rounds.patience import Patience, PatienceConfig
-
-        self.rank, self.world, self.chunk_bytes = rank, world, chunk_bytes
-        self.loop = uvloop.new_event_loop()
-        self.pool = BufferPool()
-        self.patience = Patience(PatienceConfig.lan())
-        self.round = 0
-        self.loop.run_until_complete(self._start())
-
-    async def _start(self) -> None:
+    async def __aenter__(self) -> Swarm:
         import torch.distributed as dist
 
-        from lepton_p2p.identity import PeerId, PeerInfo
-        from lepton_p2p.rounds.epoch import Ballot, Epoch, Member
-        from lepton_p2p.transport.links import Arrivals, LinkHub, Purpose
+        import lepton_p2p as lp
 
-        ids = [PeerId(f"{rank:032x}") for rank in range(self.world)]
-        members = tuple(Member(PeerInfo(one, "127.0.0.1:1"), 1) for one in ids)
-        self.me = ids[self.rank]
-        self.epoch = Epoch(1, Ballot(1, ids[0]), members)
-        self.hub = LinkHub(self.me, host="127.0.0.1", handshake_timeout=30)
-        await self.hub.start()
-        self.arrivals = Arrivals()
-        left = self.loop.create_future()
+        seed: list[str] = [""]
+        if self._rank == 0:
+            self._peer = await lp.Peer(preset="local", **self._options).__aenter__()
+            seed = [self._peer.address]
+        await self._gloo.call(dist.broadcast_object_list, seed)
+        if self._rank:
+            self._peer = await lp.Peer(join=seed, preset="local", **self._options).__aenter__()
+        await self._peer.wait_for_members(self._world, timeout=60)
+        return self
 
-        def accept(link: Any) -> None:
-            self.arrivals.accept(link)
-            left.set_result(None)
+    async def __aexit__(self, *_: object) -> None:
+        await self._peer.leave()
 
-        self.hub.serve(Purpose.RING, accept)
-        tickets: list[Any] = [None] * self.world
-        dist.all_gather_object(tickets, self.hub.issue_ticket(self.epoch.left_of(self.me), Purpose.RING))
-        right = (self.rank + 1) % self.world
-        self.right = await self.hub.open(ids[right], "127.0.0.1", tickets[right], Purpose.RING)
-        await left  # this loop stands still between operations: everybody must be connected before
-
-    def all_reduce(self, tensor: Any) -> None:
-        self.loop.run_until_complete(self._all_reduce(tensor))
-
-    async def _all_reduce(self, tensor: Any) -> None:
-        from lepton_p2p.collectives.attempt import Attempt
-        from lepton_p2p.collectives.operations import Op
-        from lepton_p2p.collectives.packing import Packed
-        from lepton_p2p.rounds.records import Record
-
-        self.round += 1
-        packed = Packed.pack([tensor], Op.SUM, pool=self.pool)
-        work = self.pool.take(packed.total)
-        done = self.loop.create_future()
-        attempt = Attempt(
-            epoch=self.epoch,
-            round=self.round,
-            me=self.me,
-            layout=packed.layout(self.world, chunk_bytes=self.chunk_bytes),
-            reduce_hops=packed.reduce_hops(self.world),
-            op=Op.SUM,
-            source=packed.source(self.rank),
-            work=work,
-            record=Record(self.me, 1.0, packed.schema).encode(),
-            inspect=lambda records: None,
-            right=self.right,
-            arrivals=self.arrivals,
-            patience=self.patience,
-            on_done=done.set_result,
-            on_broken=lambda broken: done.set_exception(RuntimeError(broken.reason)),
-        )
-        attempt.start()
-        await done
-        packed.unpack(work, [tensor])
-        await self.right.drained()
-        self.pool.give(work)
-        packed.release()
-
-    def close(self) -> None:
-        async def finish() -> None:
-            # Let the neighbours read the last bytes before the links go.
-            self.right.close()
-            await self.hub.close()
-
-        self.loop.run_until_complete(finish())
-        self.loop.close()
+    async def all_reduce(self, tensor: Any) -> tuple[float, float]:
+        cpu, start = cpu_seconds(), time.perf_counter()
+        await self._peer.all_reduce(tensor, op="sum")
+        return time.perf_counter() - start, cpu_seconds() - cpu
 
 
 def cases(sizes: list[int], scale: float) -> list[Case]:
@@ -174,72 +148,87 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def measure(driver: Driver, tensor: Any, original: Any) -> tuple[float, float]:
-    """Seconds and CPU-seconds of one operation that starts at the same time on all ranks."""
-    import torch.distributed as dist
-
-    tensor.copy_(original)
-    dist.barrier()
-    cpu, start = cpu_seconds(), time.perf_counter()
-    driver.all_reduce(tensor)
-    return time.perf_counter() - start, cpu_seconds() - cpu
-
-
 def rank_main(spec: dict[str, Any]) -> None:
-    """One rank: prints a JSON object ``{driver: {nbytes: [seconds, cpu]}}``, one list entry per repetition."""
+    """One rank: writes a JSON object ``{driver: {nbytes: [seconds, cpu]}}``, one list entry per repetition."""
     import torch
     import torch.distributed as dist
+    import uvloop
 
-    rank, world = spec["rank"], spec["world"]
+    from lepton_p2p.logging import configure_logging
+
+    configure_logging("warning", "console")
     torch.set_num_threads(1)
+    rank, world = spec["rank"], spec["world"]
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{spec['port']}", rank=rank, world_size=world)
-    drivers: dict[str, Driver] = {}
-    for name in spec["drivers"]:
-        drivers[name] = Gloo() if name == "gloo" else Links(rank, world, spec["chunk"])
-    results: dict[str, dict[str, list[tuple[float, float]]]] = {name: {} for name in drivers}
-    generator = torch.Generator().manual_seed(rank)
-    for case in (Case(*one) for one in spec["cases"]):
-        original = torch.randn(case.nbytes // 4, generator=generator)
-        tensors = {name: torch.empty_like(original) for name in drivers}
-        for repetition in range(case.warmup + case.repeat):
-            for name, driver in drivers.items():
-                sample = measure(driver, tensors[name], original)
-                if repetition >= case.warmup:
-                    results[name].setdefault(str(case.nbytes), []).append(sample)
-        reference = original.clone()
-        dist.all_reduce(reference)
-        for name, tensor in tensors.items():
-            torch.testing.assert_close(tensor, reference, rtol=1e-5, atol=1e-5, msg=f"{name}: wrong result")
-    dist.barrier()
-    for driver in drivers.values():
-        driver.close()
-    print(json.dumps(results), flush=True)
+    Path(spec["output"]).write_text(json.dumps(uvloop.run(compare(spec, rank, world))))
     dist.destroy_process_group()
 
 
+async def compare(spec: dict[str, Any], rank: int, world: int) -> dict[str, dict[int, list[tuple[float, float]]]]:
+    """All drivers on all cases, in turn."""
+    import torch.distributed as dist
+
+    gloo = GlooThread()
+    makers: dict[str, Callable[[], Driver]] = {
+        "lepton": lambda: Swarm(gloo, rank, world),
+        "lepton-tcp": lambda: Swarm(gloo, rank, world, share_memory=False),
+        "gloo": lambda: Gloo(gloo),
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        drivers = {name: await stack.enter_async_context(makers[name]()) for name in spec["drivers"]}
+        results: dict[str, dict[int, list[tuple[float, float]]]] = {name: {} for name in drivers}
+        for case in (Case(*one) for one in spec["cases"]):
+            for name, samples in (await measure(case, drivers, gloo, rank)).items():
+                results[name][case.nbytes] = samples
+        await gloo.call(dist.barrier)
+    return results
+
+
+async def measure(
+    case: Case, drivers: dict[str, Driver], gloo: GlooThread, rank: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Seconds and CPU-seconds of each repetition; all ranks start each one together."""
+    import torch
+    import torch.distributed as dist
+
+    original = torch.randn(case.nbytes // 4, generator=torch.Generator().manual_seed(rank))
+    reference = original.clone()
+    await gloo.call(dist.all_reduce, reference)
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in drivers}
+    tensors = {name: torch.empty_like(original) for name in drivers}
+    for repetition in range(case.warmup + case.repeat):
+        for name, driver in drivers.items():
+            tensors[name].copy_(original)
+            await gloo.call(dist.barrier)
+            sample = await driver.all_reduce(tensors[name])
+            if repetition >= case.warmup:
+                samples[name].append(sample)
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(tensor, reference, rtol=1e-5, atol=1e-5, msg=f"{name}: wrong result")
+    return samples
+
+
 def run_world(world: int, spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """Start ``world`` ranks and collect what they print."""
+    """Start ``world`` ranks and collect what they found."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__, "--rank", json.dumps({**spec, "rank": rank, "world": world, "port": port})],
-            stdout=subprocess.PIPE,
-            env=env,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    try:
-        outputs = [process.communicate(timeout=600)[0] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    if any(process.returncode for process in ranks):
-        raise SystemExit(f"a rank failed: exit codes {[process.returncode for process in ranks]}")
-    return [json.loads(output.strip().splitlines()[-1]) for output in outputs]
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder, f"{rank}.json") for rank in range(world)]
+        specs = [
+            {**spec, "rank": rank, "world": world, "port": port, "output": str(output)}
+            for rank, output in enumerate(outputs)
+        ]
+        ranks = [subprocess.Popen([sys.executable, __file__, "--rank", json.dumps(one)], env=env) for one in specs]
+        try:
+            codes = [process.wait(timeout=600) for process in ranks]
+        finally:
+            for process in ranks:
+                process.kill()
+        if any(codes):
+            raise SystemExit(f"a rank failed: exit codes {codes}")
+        return [json.loads(output.read_text()) for output in outputs]
 
 
 def rows(world: int, found: list[dict[str, Any]], against: str) -> list[Row]:
@@ -295,7 +284,7 @@ def main() -> None:
     parser.add_argument("--worlds", default="2,4", help="numbers of peers")
     parser.add_argument("--sizes", default="4K,1M,25M,100M", help="tensor sizes")
     parser.add_argument("--scale", type=float, default=1.0, help="times as many repetitions")
-    parser.add_argument("--chunk", default="1M", help="largest chunk")
+    parser.add_argument("--drivers", default=",".join(DRIVERS), help="which contestants, gloo among them")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--rank", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -304,8 +293,7 @@ def main() -> None:
         return
     plan = cases([parse_size(one) for one in options.sizes.split(",")], options.scale)
     spec = {
-        "drivers": DRIVERS,
-        "chunk": parse_size(options.chunk),
+        "drivers": options.drivers.split(","),
         "cases": [[case.nbytes, case.warmup, case.repeat] for case in plan],
     }
     table = []

@@ -59,7 +59,8 @@ class Peer:
     ``lan`` on others, as on the command line.  swarm: id that all peers must name.
     insecure: allow a non-loopback address without credentials.  advertise: the address that others should call,
     if it is not ``listen``.  data_port: of the links (0: any free one).  state_dir: where the last known members are
-    kept, to find the swarm again.  enters: whether it takes part in rounds at once.  A peer that joins with
+    kept, to find the swarm again.  share_memory: give tensors to peers on this machine through memory that both share,
+    not through sockets.  enters: whether it takes part in rounds at once.  A peer that joins with
     ``enters=False`` does so from its first collective (or ``wait_for_members``) on, and nobody waits for it before.
 
     ``trains=False`` (default): the peer takes part in the collectives that the program calls.  ``trains=True``: it
@@ -77,6 +78,7 @@ class Peer:
         advertise: str | None = None,
         data_port: int = 0,
         state_dir: str | Path | None = None,
+        share_memory: bool = True,
         enters: bool = True,
         trains: bool = False,
         job: Job | None = None,
@@ -98,6 +100,7 @@ class Peer:
             advertise=advertise,
             data_port=data_port,
             state_dir=None if state_dir is None else Path(state_dir),
+            share_memory=share_memory,
             swim=swim or usual.swim,
             patience=patience or usual.patience,
             agreement=agreement or usual.agreement,

@@ -55,6 +55,7 @@ class Swarm:
             insecure=settings.insecure,
             advertise=settings.advertise,
             data_port=settings.data_port,
+            share_memory=settings.share_memory,
             state_dir=settings.state_dir,
             # Until the program calls something that needs the others, they need not wait for it.
             enters=False,

@@ -45,6 +45,7 @@ def peer(
     state_dir: Annotated[Path | None, option("state_dir", metavar="FOLDER")] = None,
     advertise: Annotated[str | None, option("advertise", metavar="HOST:PORT")] = None,
     data_port: Annotated[int | None, option("data_port", metavar="PORT")] = None,
+    share_memory: Annotated[bool | None, option("share_memory", "--share-memory/--no-share-memory")] = None,
     config: Annotated[Path | None, option("config", metavar="FILE")] = None,
     exit_when_done: Annotated[bool | None, option("exit_when_done", "--exit-when-done/--stay")] = None,
     metrics: Annotated[Path | None, option("metrics", metavar="FILE")] = None,

@@ -62,6 +62,7 @@ def make_peer(settings: PeerSettings, job: Job | None) -> RunningPeer:
         state_dir=settings.state_dir,
         advertise=settings.advertise,
         data_port=settings.data_port,
+        share_memory=settings.share_memory,
         trains=True,
         job=job,
         job_file=settings.job if settings.job is not None and settings.job.suffix == ".py" else None,

@@ -1,17 +1,20 @@
 """One run of the ring for one round: chunks in, reduced, out, until the result is complete or something breaks.
 
-Why memory is never overwritten while it is still being sent.  Everything goes out of ``work``: the own segment is
-written there first, partial sums arise there.  Both are overwritten by the final chunk of the same place; but that
-final chunk is made from these very bytes, so it cannot come before they have left this process.  Final chunks are
+Why memory is never overwritten while it is still being sent.  Everything goes out of the caller's tensors, which do not
+change, or out of ``work``, where partial sums arise.  These are overwritten by the final chunk of the same place; but
+that final chunk is made from these very bytes, so it cannot come before they have left this process.  Final chunks are
 written once.  What stays open is the time after the attempt: see :meth:`Attempt.halt`.
+
+On a link with shared memory (``Link.slot``) chunks are read where the left neighbour put them, and partial sums are
+written where the right neighbour reads them; only final chunks are copied.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +26,7 @@ from lepton_p2p.collectives.sources import Source
 from lepton_p2p.identity import PeerId, short
 from lepton_p2p.rounds.epoch import Epoch
 from lepton_p2p.rounds.layout import Chunk, Layout
+from lepton_p2p.rounds.outbox import Outbox
 from lepton_p2p.rounds.patience import Patience
 from lepton_p2p.rounds.ring import Operation, Outgoing, Phase, ProtocolViolation, RingProgress, Step
 from lepton_p2p.transport.links.arrivals import Arrivals
@@ -32,6 +36,19 @@ from lepton_p2p.transport.links.link import Link
 Inspect = Callable[[Sequence[bytes]], float | None]
 
 __all__ = ["Attempt", "Broken", "Inspect", "Outcome", "result_digest"]
+
+_WINDOW = 2
+"""Own chunks under way at a time between near neighbours (see ``Outbox``)."""
+_UNSAID = 0
+"""The checksum of partial sums that stay where they were made: what does not travel is not damaged on the way."""
+
+
+class _Parcel(NamedTuple):
+    """What to send: ``payload`` with its ``digest``.  None: own values, to be read and hashed when their turn comes."""
+
+    outgoing: Outgoing
+    payload: memoryview | None = None
+    digest: int = 0
 
 
 class Attempt:
@@ -70,7 +87,7 @@ class Attempt:
         on_broken: Callable[[Broken], None],
         on_hop: Callable[[int], None] | None = None,
     ) -> None:
-        rank = epoch.ids.index(me)
+        self._rank = rank = epoch.ids.index(me)
         self._progress = RingProgress(len(epoch.ids), rank, layout, reduce_hops, record)
         own = layout.segments[rank]
         self._shift = 0 if op.reduces else own[0].start
@@ -89,9 +106,7 @@ class Attempt:
         self._on_done, self._on_broken, self._on_hop = on_done, on_broken, on_hop
         self._loop = asyncio.get_running_loop()
         self._watch = SilenceWatch(self._left, arrivals, patience, lambda reason: self._break(reason, self._left))
-        # To send, in order.  The checksum None: of the own segment, to be written to ``work`` when its turn comes, so
-        # that only what the socket takes now is read, weighted and hashed now, and all of that while it is in cache.
-        self._queue: deque[tuple[Outgoing, int | None]] = deque()
+        self._outbox: Outbox[_Parcel] = Outbox(())
         self._checksums = [[0] * len(chunks) for chunks in layout.segments]
         self._divisor: float | None = None
         self._records_seen = 0
@@ -115,7 +130,9 @@ class Attempt:
             raise ValueError("an epoch of more than one member needs a link to the right neighbour")
         self._unwatch = self._right.watch(self._right_lost)
         self._right.on_writable = self._pump
-        self._queue.extend((outgoing, None) for outgoing in first)
+        # Only what a reduction starts from comes back to where it started.
+        window = _WINDOW if self._op.reduces and self._right.near else None
+        self._outbox = Outbox((_Parcel(outgoing) for outgoing in first), window)
         self._pump()
         self._watch.start()
         self._arrivals.expect(self._epoch, self._round, self._left, self)
@@ -128,7 +145,7 @@ class Attempt:
         """
         if not self._over:
             self._close()
-            self._queue.clear()
+            self._outbox.clear()
 
     # what the arrivals call
 
@@ -155,8 +172,10 @@ class Attempt:
             if self._over:
                 return None
         self._step = step
-        self._watch.chunk_began(step.chunk.nbytes, now)
-        return self._work_view[step.chunk.start : step.chunk.stop]
+        self._watch.chunk_began(step.chunk.nbytes, now, whole=header.lent is not None)
+        if header.lent is not None and step.phase is Phase.REDUCE:
+            return header.lent
+        return self._place(step.chunk)
 
     def received(self, header: Header) -> None:
         step, self._step = self._step, None
@@ -166,19 +185,26 @@ class Attempt:
         began = time.perf_counter()
         chunk = step.chunk
         self._outcome.bytes_received += chunk.nbytes
-        digest = header.checksum
+        place, slot, digest = self._place(chunk), None, header.checksum
         if step.phase is Phase.REDUCE:
-            if not self._reduce(step):
+            slot = self._free_slot(step)
+            into = place if slot is None else slot
+            if not self._reduce(step, place if header.lent is None else header.lent, into):
                 self._break(f"{short(self._left)} sent a partial result that is not finite", self._left)
                 return
-            digest = checksum(self._work_view[chunk.start : chunk.stop])
+            if slot is None:
+                digest = checksum(into)
+        elif chunk.segment == self._rank:
+            self._outbox.returned()
         if step.operation is not Operation.REDUCE:
             self._checksums[chunk.segment][chunk.index] = digest
         outgoing = self._progress.completed(step)
         self._outcome.seconds_compute += time.perf_counter() - began
-        if outgoing is not None:
-            self._queue.append((outgoing, digest))
-            self._pump()
+        if outgoing is not None and slot is not None:
+            self._send_slot(outgoing, _UNSAID)
+        elif outgoing is not None:
+            self._outbox.forward(_Parcel(outgoing, place, digest))
+        self._pump()
         if self._progress.done:
             self._finish()
 
@@ -201,20 +227,30 @@ class Attempt:
             self._records_seen = len(self._progress.records)
             self._divisor = self._inspect(self._progress.ordered_records())
 
-    def _reduce(self, step: Step) -> bool:
-        """Fold the own input into the chunk that has arrived; False if what arrived is not sound."""
+    def _place(self, chunk: Chunk) -> memoryview:
+        return self._work_view[chunk.start : chunk.stop]
+
+    def _free_slot(self, step: Step) -> memoryview | None:
+        """Where the right neighbour can read the partial sum of ``step``, if that can go out before all else."""
+        right = self._right
+        if right is None or step.operation is not Operation.REDUCE or self._outbox.passing or not right.ready:
+            return None
+        return right.slot(step.chunk.nbytes)
+
+    def _reduce(self, step: Step, arrived: memoryview, into: memoryview) -> bool:
+        """Fold the own input and what has ``arrived`` into ``into``; False if what arrived is not sound."""
         chunk = step.chunk
-        into = self._work[chunk.start : chunk.stop].view(chunk.dtype)
-        if not sound(self._op, into):
+        values = np.frombuffer(arrived, chunk.dtype)
+        if not sound(self._op, values):
             return False
-        self._source.fold(self._op, chunk.start, chunk.stop, into)
+        out = values if into is arrived else np.frombuffer(into, chunk.dtype)
+        self._source.fold(self._op, chunk.start, chunk.stop, values, out)
         if step.operation is Operation.FINISH:
-            self._divide(into)
+            self._divide(out)
         return True
 
-    def _write_own(self, chunk: Chunk) -> None:
-        into = self._work[chunk.start : chunk.stop].view(chunk.dtype)
-        self._source.write(chunk.start - self._shift, chunk.stop - self._shift, into)
+    def _write_own(self, chunk: Chunk, into: memoryview) -> None:
+        self._source.write(chunk.start - self._shift, chunk.stop - self._shift, np.frombuffer(into, chunk.dtype))
 
     def _divide(self, values: Array) -> None:
         if self._op is Op.MEAN and self._divisor is not None and values.size:
@@ -225,25 +261,32 @@ class Attempt:
         """Send while the socket takes it; the rest waits here, so that little is left to send when a ring breaks."""
         right = self._right
         assert right is not None
-        while self._queue and not right.buffered:
-            self._send(right, *self._queue.popleft())
+        while right.ready and (parcel := self._outbox.next()) is not None:
+            self._send(right, parcel)
 
-    def _send(self, right: Link, outgoing: Outgoing, digest: int | None) -> None:
+    def _send(self, right: Link, parcel: _Parcel) -> None:
+        outgoing, payload, digest = parcel
+        slot = right.slot(outgoing.chunk.nbytes)
+        if payload is None:
+            payload, digest = self._own(outgoing, slot)
+        elif slot is not None:
+            slot[:] = payload
+        if slot is not None:
+            self._send_slot(outgoing, digest)
+        else:
+            right.send(self._head(Kind.CHUNK, outgoing, digest), payload)
+            self._outcome.bytes_sent += payload.nbytes
+
+    def _send_slot(self, outgoing: Outgoing, digest: int) -> None:
+        """Send what lies in the slot that was asked for last."""
+        assert self._right is not None
+        self._right.send_lent(self._head(Kind.LENT, outgoing, digest), outgoing.chunk.nbytes)
+        self._outcome.bytes_sent += outgoing.chunk.nbytes
+
+    def _head(self, kind: Kind, outgoing: Outgoing, digest: int) -> bytes:
         chunk = outgoing.chunk
-        view = self._work_view[chunk.start : chunk.stop]
-        if digest is None:
-            began = time.perf_counter()
-            direct = self._source.view(chunk.start, chunk.stop) if self._op.reduces else None
-            if direct is None:
-                self._write_own(chunk)
-            else:
-                view = direct
-            digest = checksum(view)
-            self._outcome.seconds_compute += time.perf_counter() - began
-            if outgoing.phase is Phase.GATHER:
-                self._checksums[chunk.segment][chunk.index] = digest
-        head = encode(
-            Kind.CHUNK,
+        return encode(
+            kind,
             epoch=self._epoch.number,
             tag=self._epoch.tag,
             round=self._round,
@@ -254,8 +297,24 @@ class Attempt:
             payload=chunk.nbytes,
             payload_checksum=digest,
         )
-        right.send(head, view)
-        self._outcome.bytes_sent += chunk.nbytes
+
+    def _own(self, outgoing: Outgoing, slot: memoryview | None) -> tuple[memoryview, int]:
+        """The own values of a chunk, in ``slot`` if there is one, and their checksum."""
+        chunk = outgoing.chunk
+        began = time.perf_counter()
+        payload = self._source.view(chunk.start, chunk.stop) if self._op.reduces and slot is None else None
+        if payload is None:
+            # What only moves is final here as well, so that it must be in ``work``.
+            payload = slot if slot is not None and self._op.reduces else self._place(chunk)
+            self._write_own(chunk, payload)
+        if slot is not None and payload is not slot:
+            slot[:] = payload
+        lent = slot is not None and outgoing.phase is Phase.REDUCE
+        digest = _UNSAID if lent else checksum(payload)
+        self._outcome.seconds_compute += time.perf_counter() - began
+        if outgoing.phase is Phase.GATHER:
+            self._checksums[chunk.segment][chunk.index] = digest
+        return payload, digest
 
     def _alone(self) -> None:
         """An epoch of one: the input is the result."""
@@ -267,15 +326,16 @@ class Attempt:
             self._break(str(refusal), None)
             return
         for chunk in self._layout.chunks():
-            self._write_own(chunk)
+            self._write_own(chunk, self._place(chunk))
             self._divide(self._work[chunk.start : chunk.stop].view(chunk.dtype))
-            self._checksums[chunk.segment][chunk.index] = checksum(self._work_view[chunk.start : chunk.stop])
+            self._checksums[chunk.segment][chunk.index] = checksum(self._place(chunk))
         self._finish()
 
     def _finish(self) -> None:
-        while self._queue and self._right is not None:
+        for parcel in self._outbox.rest():
             # The next attempt on this link must find nothing of this one unsent, whatever the socket takes now.
-            self._send(self._right, *self._queue.popleft())
+            assert self._right is not None
+            self._send(self._right, parcel)
         now = self._loop.time()
         first = now if self._first is None else self._first
         outcome = self._outcome
@@ -296,11 +356,13 @@ class Attempt:
         self._break(f"the link to {short(remote or PeerId('?'))} is gone: {reason}", remote)
 
     def _close(self) -> None:
+        """Let go of everything that refers to this attempt: garbage collection is not to keep the tensors alive."""
         self._over = True
         self._step = None
         self._watch.stop()
-        if self._unwatch is not None:
-            self._unwatch()
+        unwatch, self._unwatch = self._unwatch, None
+        if unwatch is not None:
+            unwatch()
             assert self._right is not None
             self._right.on_writable = None
             self._arrivals.forget()

@@ -31,18 +31,18 @@ class Op(StrEnum):
         return self not in (Op.COPY, Op.GATHER)
 
 
-def combine(op: Op, into: Array, own: Array) -> None:
-    """``into`` becomes the reduction of ``into`` and ``own`` (same shape and dtype); NaN wins in max and min.
+def combine(op: Op, arrived: Array, own: Array, out: Array) -> None:
+    """``out`` becomes the reduction of ``arrived`` and ``own`` (same shape and dtype); NaN wins in max and min.
 
     Integers wrap around.  Raises ``ValueError`` for an operation that does not reduce.
     """
     if op is Op.SUM or op is Op.MEAN:
         with np.errstate(over="ignore", invalid="ignore"):  # the next peer checks what it receives
-            np.add(into, own, out=into)
+            np.add(arrived, own, out=out)
     elif op is Op.MAX:
-        np.maximum(into, own, out=into)
+        np.maximum(arrived, own, out=out)
     elif op is Op.MIN:
-        np.minimum(into, own, out=into)
+        np.minimum(arrived, own, out=out)
     else:
         raise ValueError(f"{op} does not reduce")
 

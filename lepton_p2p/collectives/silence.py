@@ -10,6 +10,10 @@ from lepton_p2p.rounds.patience import Patience
 from lepton_p2p.transport.links.arrivals import Arrivals
 
 
+def _nobody(reason: str) -> None:
+    """Who hears of silence when nobody waits any more."""
+
+
 class SilenceWatch:
     """Calls ``on_silent(reason)`` once when ``left`` has been silent, or slow with a chunk, for longer than allowed.
 
@@ -32,13 +36,14 @@ class SilenceWatch:
         self._watch_until(self._since + self._patience.silence())
 
     def stop(self) -> None:
-        """No call after this.  Idempotent."""
+        """No call, and no reference to who waits for one, after this.  Idempotent."""
+        self._on_silent = _nobody
         if self._timer is not None:
             self._timer.cancel()
 
-    def chunk_began(self, nbytes: int, now: float) -> None:
-        """The header of a chunk of ``nbytes`` is here."""
-        self._chunk_bytes, self._chunk_since = nbytes, now
+    def chunk_began(self, nbytes: int, now: float, *, whole: bool = False) -> None:
+        """The header of a chunk of ``nbytes`` is here, the rest as well if ``whole``: no measure of pace."""
+        self._chunk_bytes, self._chunk_since = None if whole else nbytes, now
         link = self._arrivals.link_from(self._left)
         if link is not None:
             # What this process itself missed, standing still or between rounds, says nothing about the neighbour.

@@ -29,8 +29,8 @@ class Source(Protocol):
     def write(self, start: int, stop: int, into: Array) -> None:
         """``into`` (of the group's dtype) becomes the own values."""
 
-    def fold(self, op: Op, start: int, stop: int, into: Array) -> None:
-        """``into`` becomes the reduction of itself and the own values."""
+    def fold(self, op: Op, start: int, stop: int, arrived: Array, out: Array) -> None:
+        """``out`` (which may be ``arrived``) becomes the reduction of ``arrived`` and the own values."""
 
 
 class FlatSource:
@@ -46,8 +46,8 @@ class FlatSource:
     def write(self, start: int, stop: int, into: Array) -> None:
         into[:] = self._flat[start:stop].view(into.dtype)
 
-    def fold(self, op: Op, start: int, stop: int, into: Array) -> None:
-        combine(op, into, self._flat[start:stop].view(into.dtype))
+    def fold(self, op: Op, start: int, stop: int, arrived: Array, out: Array) -> None:
+        combine(op, arrived, self._flat[start:stop].view(arrived.dtype), out)
 
 
 class IdentitySource:
@@ -63,8 +63,9 @@ class IdentitySource:
     def write(self, start: int, stop: int, into: Array) -> None:
         into.fill(identity(self._op, into.dtype))
 
-    def fold(self, op: Op, start: int, stop: int, into: Array) -> None:
-        return
+    def fold(self, op: Op, start: int, stop: int, arrived: Array, out: Array) -> None:
+        if out is not arrived:
+            out[:] = arrived
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,25 +95,24 @@ class PiecesSource:
         return piece.values.view(np.uint8).data[start - piece.start : stop - piece.start]
 
     def write(self, start: int, stop: int, into: Array) -> None:
-        for part, own in self._overlaps(start, stop, into):
+        for begin, end, own in self._overlaps(start, stop, into.itemsize):
             if self._weight == 1.0:
-                part[:] = own
+                into[begin:end] = own
             else:
-                np.multiply(own, own.dtype.type(self._weight), out=part)
+                np.multiply(own, own.dtype.type(self._weight), out=into[begin:end])
 
-    def fold(self, op: Op, start: int, stop: int, into: Array) -> None:
-        for part, own in self._overlaps(start, stop, into):
+    def fold(self, op: Op, start: int, stop: int, arrived: Array, out: Array) -> None:
+        for begin, end, own in self._overlaps(start, stop, arrived.itemsize):
             if self._weight != 1.0:
                 if self._scratch.nbytes < own.nbytes:
                     self._scratch = np.empty(own.nbytes, np.uint8)
                 weighted = self._scratch[: own.nbytes].view(own.dtype)
                 own = np.multiply(own, own.dtype.type(self._weight), out=weighted)
-            combine(op, part, own)
+            combine(op, arrived[begin:end], own, out[begin:end])
 
-    def _overlaps(self, start: int, stop: int, into: Array) -> list[tuple[Array, Array]]:
-        """The parts of ``into``, which stands for ``start`` to ``stop``, with the own values that belong to each."""
-        found: list[tuple[Array, Array]] = []
-        size = into.itemsize
+    def _overlaps(self, start: int, stop: int, size: int) -> list[tuple[int, int, Array]]:
+        """The own values in ``start`` to ``stop``: first and last element (of ``size`` bytes) there, and values."""
+        found: list[tuple[int, int, Array]] = []
         for number in range(max(0, bisect_right(self._starts, start) - 1), len(self._pieces)):
             piece = self._pieces[number]
             low, high = max(start, piece.start), min(stop, piece.start + piece.values.nbytes)
@@ -120,7 +120,7 @@ class PiecesSource:
                 break
             if low < high:
                 own = piece.values[(low - piece.start) // size : (high - piece.start) // size]
-                found.append((into[(low - start) // size : (high - start) // size], own))
+                found.append(((low - start) // size, (high - start) // size, own))
         return found
 
 

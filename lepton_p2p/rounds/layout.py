@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 _ALIGN = 64
@@ -56,14 +57,7 @@ class Layout:
 
         No element is split, no chunk spans two groups; all cuts are multiples of 64 bytes from the group's start.
         """
-        _check(groups, chunk_bytes)
-        total = max((group.stop for group in groups), default=0)
-        payload = sum(group.stop - group.start for group in groups)
-        cuts = [payload * rank // world for rank in range(world + 1)]
-        return cls(
-            total,
-            tuple(_chunks(rank, _between(groups, cuts[rank], cuts[rank + 1]), chunk_bytes) for rank in range(world)),
-        )
+        return _even(tuple(groups), world, chunk_bytes)
 
     @classmethod
     def slots(cls, sizes: Sequence[int], *, chunk_bytes: int = CHUNK_BYTES) -> Layout:
@@ -108,6 +102,17 @@ def _between(groups: Sequence[Group], low: int, high: int) -> list[Group]:
             parts.append(Group(group.dtype, group.itemsize, group.start + first, group.start + last))
         offset += size
     return parts
+
+
+@lru_cache(maxsize=16)
+def _even(groups: tuple[Group, ...], world: int, chunk_bytes: int) -> Layout:
+    """See ``Layout.even``: the same one again for the same tensors, round after round."""
+    _check(groups, chunk_bytes)
+    total = max((group.stop for group in groups), default=0)
+    payload = sum(group.stop - group.start for group in groups)
+    cuts = [payload * rank // world for rank in range(world + 1)]
+    parts = [_between(groups, cuts[rank], cuts[rank + 1]) for rank in range(world)]
+    return Layout(total, tuple(_chunks(rank, parts[rank], chunk_bytes) for rank in range(world)))
 
 
 def _cut(position: int, size: int) -> int:

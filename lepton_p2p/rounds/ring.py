@@ -90,6 +90,25 @@ def decode_records(extra: bytes, limit: int) -> list[bytes]:
     return records
 
 
+class _Lane:
+    """The chunks of one segment in one phase as they pass here, one after the other."""
+
+    __slots__ = ("chunks", "forward", "hop", "operation", "passed", "phase", "ranks")
+
+    def __init__(self, segment: int, phase: Phase, distance: int, world: int, chunks: tuple[Chunk, ...], hops: int):
+        gather = phase is Phase.GATHER
+        last = distance == (world - 1 if gather else hops)
+        self.chunks = chunks
+        self.phase = phase
+        self.hop = distance + (hops if gather else 0)
+        self.operation = Operation.STORE if gather else Operation.FINISH if last else Operation.REDUCE
+        self.forward = (None if last else Phase.GATHER) if gather else Phase.GATHER if last else Phase.REDUCE
+        # Whose records its first chunk brings, in path order.
+        self.ranks = [(segment + hop) % world for hop in range(hops + 1 if gather else distance)]
+        self.passed = 0
+        """Chunks that have been dealt with."""
+
+
 class RingProgress:
     """One member's part in one attempt.
 
@@ -107,21 +126,27 @@ class RingProgress:
         self.world, self.rank, self.layout, self.reduce_hops = world, rank, layout, reduce_hops
         self.records: dict[int, bytes] = {rank: record}
         self.done = False
-        self._reduced = [bytearray(len(chunks)) for chunks in layout.segments]
-        self._final = [bytearray(len(chunks)) for chunks in layout.segments]
-        self._missing = 0
+        self._reducing = [self._lane(Phase.REDUCE, segment) for segment in range(world)]
+        self._gathering = [self._lane(Phase.GATHER, segment) for segment in range(world)]
+        lanes = [lane for lane in self._reducing + self._gathering if lane is not None]
+        self._missing = sum(len(lane.chunks) for lane in lanes)
+
+    def _lane(self, phase: Phase, segment: int) -> _Lane | None:
+        """None: chunks of the segment do not come here in this phase."""
+        origin = segment if phase is Phase.REDUCE else (segment + self.reduce_hops) % self.world
+        distance = (self.rank - origin) % self.world
+        if not distance or (phase is Phase.REDUCE and not self.reduce_hops):
+            return None
+        return _Lane(segment, phase, distance, self.world, self.layout.segments[segment], self.reduce_hops)
 
     def begin(self) -> list[Outgoing]:
         """What to send first: the chunks of the own segment.  A world of one is done with this."""
-        own = self.layout.segments[self.rank]
         if self.world == 1:
             self.done = True
             return []
-        gathered = sum(len(c) for s, c in enumerate(self.layout.segments) if self._origin(s) != self.rank)
-        reduced = sum(len(c) for s, c in enumerate(self.layout.segments) if s != self.rank)
-        self._missing = gathered + (reduced if self.reduce_hops else 0)
         phase = Phase.REDUCE if self.reduce_hops else Phase.GATHER
         extra = encode_records([self.records[self.rank]])
+        own = self.layout.segments[self.rank]
         return [Outgoing(chunk, phase, extra if chunk.index == 0 else b"") for chunk in own]
 
     def announced(self, phase: int, segment: int, index: int, nbytes: int, extra: bytes) -> Step:
@@ -132,78 +157,53 @@ class RingProgress:
         """
         if phase not in (Phase.REDUCE, Phase.GATHER) or segment >= self.world:
             raise ProtocolViolation(f"a chunk of segment {segment} in phase {phase} in a ring of {self.world}")
-        distance = self._distance(Phase(phase), segment)
+        lane = self._gathering[segment] if phase else self._reducing[segment]
+        if lane is None:
+            if phase == Phase.REDUCE and not self.reduce_hops:
+                raise ProtocolViolation("a partial sum in an operation that only gathers")
+            raise ProtocolViolation(f"segment {segment} came back to where it started in phase {Phase(phase).name}")
         if index == 0:
-            self._take_records(Phase(phase), segment, distance, extra)
+            self._take_records(lane, segment, extra)
         elif extra:
             raise ProtocolViolation(f"records on chunk {index} of segment {segment}")
-        if index >= len(self.layout.segments[segment]):
+        if index >= len(lane.chunks):
             raise ProtocolViolation(f"segment {segment} has no chunk {index}")
-        chunk = self.layout.segments[segment][index]
+        chunk = lane.chunks[index]
         if nbytes != chunk.nbytes:
             raise ProtocolViolation(f"chunk {index} of segment {segment} has {chunk.nbytes} bytes, not {nbytes}")
-        self._check_order(Phase(phase), segment, index)
-        if phase == Phase.REDUCE:
-            last = distance == self.reduce_hops
-            operation = Operation.FINISH if last else Operation.REDUCE
-            return Step(operation, chunk, Phase.REDUCE, distance, index == 0, Phase.GATHER if last else Phase.REDUCE)
-        forward = Phase.GATHER if distance < self.world - 1 else None
-        return Step(Operation.STORE, chunk, Phase.GATHER, self.reduce_hops + distance, index == 0, forward)
+        if index != lane.passed:
+            what = "twice" if index < lane.passed else f"before chunk {index - 1}"
+            raise ProtocolViolation(f"chunk {index} of segment {segment} came {what} in phase {lane.phase.name}")
+        reducing = self._reducing[segment]
+        if phase and reducing is not None and index >= reducing.passed:
+            raise ProtocolViolation(f"chunk {index} of segment {segment} is final before it passed here as a sum")
+        return Step(lane.operation, chunk, lane.phase, lane.hop, index == 0, lane.forward)
 
     def completed(self, step: Step) -> Outgoing | None:
         """The payload of ``step`` is there and the operation done: what to send on.  May set :attr:`done`."""
         chunk = step.chunk
-        if step.phase is Phase.REDUCE:
-            self._reduced[chunk.segment][chunk.index] = 1
-        if step.operation is not Operation.REDUCE:
-            self._final[chunk.segment][chunk.index] = 1
+        lane = self._gathering[chunk.segment] if step.phase else self._reducing[chunk.segment]
+        assert lane is not None
+        lane.passed += 1
         self._missing -= 1
         self.done = self._missing == 0
         if step.forward is None:
             return None
-        return Outgoing(chunk, step.forward, self._extra(step) if chunk.index == 0 else b"")
+        return Outgoing(chunk, step.forward, self._extra(step, lane) if chunk.index == 0 else b"")
 
     def ordered_records(self) -> tuple[bytes, ...]:
         """The records known so far in ring order; all of them when :attr:`done`."""
         return tuple(self.records[rank] for rank in sorted(self.records))
 
-    def _origin(self, segment: int) -> int:
-        """The rank from which the final chunks of ``segment`` start."""
-        return (segment + self.reduce_hops) % self.world
-
-    def _distance(self, phase: Phase, segment: int) -> int:
-        """Hops from where ``segment`` started in this phase to here: at least 1, or it cannot have come."""
-        if phase is Phase.REDUCE and not self.reduce_hops:
-            raise ProtocolViolation("a partial sum in an operation that only gathers")
-        origin = segment if phase is Phase.REDUCE else self._origin(segment)
-        distance = (self.rank - origin) % self.world
-        if distance == 0:
-            raise ProtocolViolation(f"segment {segment} came back to where it started in phase {phase.name}")
-        return distance
-
-    def _take_records(self, phase: Phase, segment: int, distance: int, extra: bytes) -> None:
-        if phase is Phase.REDUCE:
-            ranks = [(segment + hop) % self.world for hop in range(distance)]
-        else:
-            ranks = [(segment + hop) % self.world for hop in range(self.reduce_hops + 1)]
-        records = decode_records(extra, len(ranks))
-        if len(records) != len(ranks):
-            raise ProtocolViolation(f"{len(records)} records on segment {segment} where {len(ranks)} belong")
-        for rank, record in zip(ranks, records, strict=True):
+    def _take_records(self, lane: _Lane, segment: int, extra: bytes) -> None:
+        records = decode_records(extra, len(lane.ranks))
+        if len(records) != len(lane.ranks):
+            raise ProtocolViolation(f"{len(records)} records on segment {segment} where {len(lane.ranks)} belong")
+        for rank, record in zip(lane.ranks, records, strict=True):
             if self.records.setdefault(rank, record) != record:
                 raise ProtocolViolation(f"two different records of rank {rank}")
 
-    def _extra(self, step: Step) -> bytes:
-        segment = step.chunk.segment
-        hops = step.hop if step.operation is Operation.REDUCE else self.reduce_hops
-        return encode_records([self.records[(segment + hop) % self.world] for hop in range(hops + 1)])
-
-    def _check_order(self, phase: Phase, segment: int, index: int) -> None:
-        """Chunks of a segment come in order, once, and final ones after the partial sum has passed here."""
-        seen = self._reduced[segment] if phase is Phase.REDUCE else self._final[segment]
-        if seen[index]:
-            raise ProtocolViolation(f"chunk {index} of segment {segment} came twice in phase {phase.name}")
-        if index and not seen[index - 1]:
-            raise ProtocolViolation(f"chunk {index} of segment {segment} came before chunk {index - 1}")
-        if phase is Phase.GATHER and self.reduce_hops and segment != self.rank and not self._reduced[segment][index]:
-            raise ProtocolViolation(f"chunk {index} of segment {segment} is final before it passed here as a sum")
+    def _extra(self, step: Step, lane: _Lane) -> bytes:
+        """What came with the segment, and while it is reduced the own record."""
+        ranks = lane.ranks if lane.phase is Phase.GATHER else [*lane.ranks, self.rank]
+        return encode_records([self.records[rank] for rank in ranks])

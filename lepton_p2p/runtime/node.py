@@ -97,7 +97,13 @@ class Node:
         self.channels = Channels(swarm=options.swarm, me=self.me.id)
         self._stack.push_async_callback(self.channels.close)
         await self._greet_seeds()
-        self.hub = LinkHub(self.me.id, host=host, port=options.data_port, heartbeat=options.patience.heartbeat)
+        self.hub = LinkHub(
+            self.me.id,
+            host=host,
+            port=options.data_port,
+            heartbeat=options.patience.heartbeat,
+            share_memory=options.share_memory,
+        )
         self.hub.serve(Purpose.RING, self.arrivals.accept)
         self.hub.serve(Purpose.FETCH, self.fetch_server.accept)
         await self.hub.start()

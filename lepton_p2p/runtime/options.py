@@ -18,6 +18,7 @@ class NodeOptions:
     join: addresses of peers of the swarm, tried for ever; none: this peer may found a swarm.  swarm: the id that
     all peers and clients must name.  insecure: allow a non-loopback address although there are no credentials.
     advertise: what others are told to call (default: derived).  state_dir: where the last known members are kept.
+    share_memory: give tensors to peers on this machine through memory that both share, not through sockets.
     """
 
     listen: str = "127.0.0.1:0"
@@ -27,6 +28,7 @@ class NodeOptions:
     advertise: str | None = None
     data_port: int = 0
     state_dir: Path | None = None
+    share_memory: bool = True
     swim: SwimConfig = field(default_factory=SwimConfig.lan)
     patience: PatienceConfig = field(default_factory=PatienceConfig.lan)
     agreement: AgreementConfig = field(default_factory=AgreementConfig.lan)

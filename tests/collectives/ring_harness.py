@@ -19,6 +19,8 @@ from lepton_p2p.rounds.patience import Patience, PatienceConfig
 from lepton_p2p.transport.links import Arrivals, Link, LinkHub, Purpose
 
 DEADLINE = 20.0
+SHARE_MEMORY = True
+"""Whether the members of a :class:`Ring` use memory that they share."""
 PATIENT = PatienceConfig(heartbeat=0.2, floor=10.0, ceiling=10.0, connect=10.0)
 HASTY = PatienceConfig(heartbeat=0.02, floor=0.1, ceiling=0.2, connect=0.2)
 
@@ -87,7 +89,7 @@ class Ring:
 
     async def __aenter__(self) -> Ring:
         for rank in range(self.world):
-            hub = LinkHub(peer(rank), host="127.0.0.1", heartbeat=self.patience.heartbeat)
+            hub = LinkHub(peer(rank), host="127.0.0.1", heartbeat=self.patience.heartbeat, share_memory=SHARE_MEMORY)
             seat = Seat(rank, hub, Arrivals(), self.patience)
             hub.serve(Purpose.RING, seat.arrivals.accept)
             await hub.start()

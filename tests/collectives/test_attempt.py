@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import ring_harness
 import torch
 import uvloop
 from ring_harness import DEADLINE, HASTY, PATIENT, Ring, epoch_of, peer, until
@@ -19,6 +20,13 @@ from lepton_p2p.identity import short
 from lepton_p2p.rounds.patience import Patience
 from lepton_p2p.rounds.records import Record
 from lepton_p2p.transport.links.frames import Kind, checksum, encode
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["memory", "sockets"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything here holds for both ways from peer to peer."""
+    monkeypatch.setattr(ring_harness, "SHARE_MEMORY", request.param)
+
 
 SHAPES: list[list[tuple[int, ...]]] = [[], [(0,)], [()], [(3,)], [(5, 7), (1000,), (2, 3, 4)], [(300_000,), (17,)]]
 

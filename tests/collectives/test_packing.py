@@ -184,7 +184,7 @@ def test_a_contribution_is_folded_in_across_tensors(pool: BufferPool, weight: fl
     for cuts in ([0, 318], [0, 5, 10, 11, 200, 318], [0, 311, 318]):
         into = np.ones(318, np.float32)
         for low, high in pairwise(cuts):
-            packed.source(0).fold(Op.MEAN, low * 4, high * 4, into[low:high])
+            packed.source(0).fold(Op.MEAN, low * 4, high * 4, into[low:high], into[low:high])
         torch.testing.assert_close(torch.from_numpy(into), expected)
 
 

@@ -99,11 +99,11 @@ class Faults:
     def _infect_partial_sums(self) -> None:
         original = PiecesSource.fold
 
-        def infected(source: PiecesSource, op: Op, start: int, stop: int, into: Array) -> None:
-            original(source, op, start, stop, into)
+        def infected(source: PiecesSource, op: Op, start: int, stop: int, arrived: Array, out: Array) -> None:
+            original(source, op, start, stop, arrived, out)
             if self._armed is not None and self._armed.at == "infect":
                 # The first sum of a round is one that goes on to the next member, who looks at it.
                 self._armed = None
-                into[0] = np.inf
+                out[0] = np.inf
 
         PiecesSource.fold = infected  # type: ignore[method-assign]

@@ -22,7 +22,7 @@ class ChunkSink(Protocol):
     """The attempt that waits for the chunks of one round.  Calls come from the loop, one at a time."""
 
     def admit(self, header: Header, extra: bytes) -> memoryview | None:
-        """Where the payload goes (exactly ``header.payload`` bytes); None: throw it away."""
+        """Where the payload goes (exactly ``header.payload`` bytes; see ``FrameHandler``); None: throw it away."""
 
     def received(self, header: Header) -> None:
         """The chunk is complete and its checksum is right."""
@@ -147,7 +147,7 @@ class Arrivals:
             self._on_lost(remote, reason)
 
     def _route(self, link: Link, remote: PeerId, header: Header, extra: bytes) -> memoryview | Verdict:
-        if header.kind is not Kind.CHUNK:
+        if header.kind is not Kind.CHUNK and header.kind is not Kind.LENT:
             link.abort(f"the remote sent {header.kind.name} on a ring link")
             return Verdict.DRAIN
         expected = self._expected

@@ -12,6 +12,7 @@ whose ends were authenticated when they were opened.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -56,10 +57,25 @@ class Kind(IntEnum):
     """A part of a message for the remote's push handler (push links)."""
     PUSHED = 8
     """What became of that message; ``phase`` says it."""
+    ARENA = 9
+    """The memory for LENT chunks was handed in at the door that the WELCOME named (see ``door.py``)."""
+    LENT = 10
+    """A CHUNK whose payload does not follow: it lies in the arena's next slot (see ``arena.py``).
+
+    Its checksum may be 0, not said, for bytes that are only read there: they do not travel.
+    """
+    RETURNED = 11
+    """The arena's two oldest slots may be written again."""
+
+
+_KINDS = {kind.value: kind for kind in Kind}
 
 
 class Header(NamedTuple):
-    """The fixed part of a frame.  ``epoch``, ``tag``, ``round``, ``checksum`` fit 64 bits, ``phase`` 4, the rest 32."""
+    """The fixed part of a frame.  ``epoch``, ``tag``, ``round``, ``checksum`` fit 64 bits, ``phase`` 4, the rest 32.
+
+    ``lent`` is not on the wire: the payload of a LENT frame, readable until ``received`` or ``corrupt`` returns.
+    """
 
     kind: Kind
     epoch: int = 0
@@ -72,6 +88,7 @@ class Header(NamedTuple):
     payload: int = 0
     extra_checksum: int = 0
     checksum: int = 0
+    lent: memoryview | None = None
 
 
 def checksum(data: Bytes) -> int:
@@ -128,8 +145,13 @@ def head_bytes(header: Header) -> int:
     return HEADER_BYTES + header.extra + -header.extra % _ALIGN
 
 
-def decode(data: memoryview, *, max_payload: int = MAX_PAYLOAD) -> Header:
-    """Read the header at the start of ``data`` (at least ``HEADER_BYTES``); :class:`FrameError` for anything else."""
+def decode(
+    data: memoryview, *, max_payload: int = MAX_PAYLOAD, lent: Callable[[int], memoryview] | None = None
+) -> Header:
+    """Read the header at the start of ``data`` (at least ``HEADER_BYTES``); :class:`FrameError` for anything else.
+
+    ``lent`` finds the payload of a LENT frame; without it there can be none.
+    """
     fields = _LAYOUT.unpack_from(data)
     magic, version, kind = fields[:3]
     if magic != _MAGIC:
@@ -143,10 +165,14 @@ def decode(data: memoryview, *, max_payload: int = MAX_PAYLOAD) -> Header:
         raise FrameError(f"{extra} bytes of records announced, {MAX_EXTRA} at most are allowed")
     if payload > max_payload:
         raise FrameError(f"{payload} bytes of payload announced, {max_payload} at most are allowed")
-    try:
-        known = Kind(kind & 15)
-    except ValueError:
-        raise FrameError(f"a frame of unknown kind {kind & 15}") from None
+    known = _KINDS.get(kind & 15)
+    if known is None:
+        raise FrameError(f"a frame of unknown kind {kind & 15}")
+    memory = None
+    if known is Kind.LENT:
+        if lent is None:
+            raise FrameError("a payload in an arena that was never handed in")
+        memory = lent(payload)
     return Header(
-        known, epoch, tag, round_, segment, chunk, kind >> 4, extra, payload, extra_checksum, payload_checksum
+        known, epoch, tag, round_, segment, chunk, kind >> 4, extra, payload, extra_checksum, payload_checksum, memory
     )

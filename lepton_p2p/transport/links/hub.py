@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import os
 import socket
 from collections.abc import Callable
 
 from lepton_p2p.errors import AddressError, Closed, PortInUse, SwarmUnreachable
 from lepton_p2p.identity import PeerId, join_address, short
+from lepton_p2p.transport.links import arena
+from lepton_p2p.transport.links.arena import Lender
+from lepton_p2p.transport.links.door import Door, hand_in
 from lepton_p2p.transport.links.frames import MAX_PAYLOAD, Header, Kind, encode
 from lepton_p2p.transport.links.handshake import PREAMBLE, Handshake
 from lepton_p2p.transport.links.link import Link, Purpose, Unexpected
@@ -25,11 +30,13 @@ class _Greeting:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self.offer = b""
         self.welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def admit(self, header: Header, extra: bytes) -> Verdict:
         if header.kind is Kind.WELCOME and not header.payload:
             self._link.handler = Unexpected(self._link)
+            self.offer = extra
             if not self.welcome.done():
                 self.welcome.set_result(None)
         else:
@@ -54,7 +61,8 @@ class LinkHub:
     welcomed; short ones defeat strangers that connect and say nothing, long ones tolerate slow networks.
     heartbeat: seconds of silence after which the sender of a ring link says that it is alive.
     max_chunk: bound on one payload, bytes.  max_pending: connections that have not shown a ticket yet; the oldest
-    is closed when there are more.
+    is closed when there are more.  share_memory: use memory shared with peers on this machine for the payloads of ring
+    links; both ends must want it.
     """
 
     def __init__(
@@ -67,6 +75,7 @@ class LinkHub:
         heartbeat: float = 0.25,
         max_chunk: int = MAX_PAYLOAD,
         max_pending: int = 64,
+        share_memory: bool = True,
     ) -> None:
         self.me = me
         self._host, self._port = host, port
@@ -74,6 +83,8 @@ class LinkHub:
         self._heartbeat = heartbeat
         self._max_chunk = max_chunk
         self._max_pending = max_pending
+        self._share_memory = share_memory
+        self._door: Door | None = None
         self._acceptors: dict[Purpose, Acceptor] = {}
         self._links: set[Link] = set()
         self._pending: dict[Handshake, None] = {}
@@ -97,6 +108,9 @@ class LinkHub:
                 raise PortInUse(f"{where} is in use by another process: choose another port, or 0 for any") from None
             raise AddressError(f"cannot listen on {where}: {error.strerror or error}") from None
         self._port = self._server.sockets[0].getsockname()[1]
+        if self._share_memory:
+            with contextlib.suppress(OSError, AttributeError):  # a system without it: payloads go through the socket
+                self._door = Door()
 
     @property
     def port(self) -> int:
@@ -144,6 +158,7 @@ class LinkHub:
                 transport.write(PREAMBLE + ticket.token)
                 link.attach(transport)
                 await greeting.welcome
+                self._share(link, greeting.offer)
         except TimeoutError:
             link.abort(f"no welcome within {self._timeout:g} s")
             raise SwarmUnreachable(
@@ -172,6 +187,31 @@ class LinkHub:
         for link in tuple(self._links):
             link.abort("this peer is closing")
         await self._empty.wait()
+        if self._door is not None:
+            self._door.close()
+            self._door = None
+
+    def _share(self, link: Link, offer: bytes) -> None:
+        """Hand in memory for the payloads of ``link``, if that is wanted and possible."""
+        if not offer or not self._share_memory:
+            return
+        try:
+            fd = arena.create()
+        except (OSError, AttributeError):
+            return
+        try:
+            if hand_in(offer, fd):
+                link.share(Lender(os.dup(fd)))
+        finally:
+            os.close(fd)
+
+    def _welcome(self, link: Link) -> None:
+        door, offer = self._door, b""
+        if door is not None and link.purpose is Purpose.RING:
+            offer = door.offer()
+            link.expect_arena(lambda: door.collect(offer))
+            link.watch(lambda reason: door.withdraw(offer))
+        link.send(encode(Kind.WELCOME, extra=offer))
 
     def _new_link(self, remote: PeerId | None, purpose: Purpose, *, heartbeat: float | None) -> Link:
         link = Link(remote, purpose, heartbeat=heartbeat, max_payload=self._max_chunk)
@@ -209,5 +249,5 @@ class LinkHub:
         link.protocol.connection_made(transport)
         transport.set_protocol(link.protocol)
         link.attach(transport)
-        link.send(encode(Kind.WELCOME))
+        self._welcome(link)
         acceptor(link)

@@ -9,12 +9,14 @@ from enum import IntEnum
 from typing import cast
 
 from lepton_p2p.identity import PeerId
-from lepton_p2p.transport.links.frames import HEADER_BYTES, MAX_PAYLOAD, Header, Kind, encode
+from lepton_p2p.transport.links.arena import Borrower, Lender
+from lepton_p2p.transport.links.frames import HEADER_BYTES, MAX_PAYLOAD, FrameError, Header, Kind, encode
 from lepton_p2p.transport.links.protocol import FrameHandler, FrameProtocol, Verdict
 from lepton_p2p.transport.links.tuning import round_trip, tune
 
 _SMALL = 16 << 10
 """Payloads up to this size are copied behind their header: cheaper than a second buffer in the write."""
+_RETURNED = encode(Kind.RETURNED)
 
 
 class Purpose(IntEnum):
@@ -63,6 +65,9 @@ class Link:
     is kept by reference; bytes changed too early reach the remote with a checksum that no longer fits, so that they
     are refused there, never used.)  If ``heartbeat`` is given, a HEARTBEAT goes out whenever nothing else did for so
     many seconds.
+
+    Between two peers on one machine large payloads can go through memory that both share: :meth:`slot`, fill it,
+    :meth:`send_lent`.  Where there is no such memory, :meth:`slot` is always None.
     """
 
     def __init__(
@@ -76,10 +81,18 @@ class Link:
         self.remote = remote
         self.purpose = purpose
         self.on_writable: Callable[[], None] | None = None
-        """Called each time everything that was sent has left this process."""
+        """Called each time the link may have become :attr:`ready`."""
+        self.near = False
+        """Whether the remote is on this machine or a few hundred microseconds away."""
         self.protocol = FrameProtocol(
-            Unexpected(self), on_lost=self._lost, on_drained=self._drained, max_payload=max_payload
+            Unexpected(self),
+            on_lost=self._lost,
+            on_drained=self._drained,
+            on_control=self._control,
+            max_payload=max_payload,
         )
+        self._lender: Lender | None = None
+        self._collect: Callable[[], int | None] | None = None
         self._transport: asyncio.Transport | None = None
         self._reason: str | None = None
         self._watchers: list[Callable[[str], None]] = []
@@ -98,7 +111,7 @@ class Link:
         self._transport.set_write_buffer_limits(high=0)
         sock = self._transport.get_extra_info("socket")
         if sock is not None:
-            tune(sock)
+            self.near = tune(sock)
         if self._heartbeat is not None:
             self._timer = self._loop.call_later(self._heartbeat, self._beat)
 
@@ -126,6 +139,32 @@ class Link:
         """Bytes that the socket has not taken yet; memory given to :meth:`send` is referenced while this is not 0."""
         transport = self._transport
         return 0 if transport is None or self._reason is not None else transport.get_write_buffer_size()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a payload that is sent now leaves at once: nothing is buffered, and a slot (if any) is free."""
+        return not self.buffered and (self._lender is None or self._lender.free)
+
+    def slot(self, nbytes: int) -> memoryview | None:
+        """Shared memory for a payload of ``nbytes``, to be filled and sent by :meth:`send_lent` before all else."""
+        lender = self._lender
+        return None if lender is None or nbytes <= _SMALL or not lender.free else lender.slot(nbytes)
+
+    def send_lent(self, head: bytes, nbytes: int) -> None:
+        """Send the ``head`` of a LENT frame whose payload of ``nbytes`` is in what :meth:`slot` returned last."""
+        assert self._lender is not None
+        self._lender.lend()
+        self._bytes_sent += nbytes
+        self.send(head)
+
+    def share(self, lender: Lender) -> None:
+        """Use the arena of ``lender``, which was handed in, from now on."""
+        self.send(encode(Kind.ARENA))
+        self._lender = lender
+
+    def expect_arena(self, collect: Callable[[], int | None]) -> None:
+        """The remote may say that it handed in an arena; ``collect()`` then finds the descriptor."""
+        self._collect = collect
 
     def send(self, head: bytes, payload: memoryview | None = None) -> None:
         """Send an encoded ``head`` (see ``frames.encode``) and the payload it announces; ignored on a closed link."""
@@ -196,6 +235,23 @@ class Link:
             idle = 0.0
         self._timer = self._loop.call_later(self._heartbeat - idle, self._beat)
 
+    def _control(self, kind: Kind) -> None:
+        """A frame that is not for the handler; LENT: slots have become free at this end."""
+        if kind is Kind.LENT:
+            self.send(_RETURNED)
+        elif kind is Kind.RETURNED:
+            if self._lender is None:
+                raise FrameError("a slot given back on a link without an arena")
+            self._lender.take_back()
+            if self.on_writable is not None and self.ready:
+                self.on_writable()
+        elif kind is Kind.ARENA:
+            collect, self._collect = self._collect, None
+            fd = collect() if collect is not None else None
+            if fd is None:
+                raise FrameError("an arena announced that nobody handed in")
+            self.protocol.borrower = Borrower(fd)
+
     def _drained(self) -> None:
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
@@ -208,6 +264,7 @@ class Link:
         if self._reason is not None:
             return
         self._reason = reason
+        self._lender = self.protocol.borrower = None
         if self._timer is not None:
             self._timer.cancel()
         waiting, self._waiting = self._waiting, []

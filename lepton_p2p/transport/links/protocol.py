@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol, cast
 
+from lepton_p2p.transport.links.arena import Borrower
 from lepton_p2p.transport.links.frames import (
     HEADER_BYTES,
     MAX_PAYLOAD,
@@ -26,6 +27,7 @@ from lepton_p2p.transport.links.frames import (
 _STAGE = 8 << 10
 """One read brings a whole small frame; of a large one at most this much is copied once more."""
 _SCRATCH = 64 << 10
+_CONTROL = frozenset((Kind.HEARTBEAT, Kind.ARENA, Kind.RETURNED))
 
 
 class Verdict(Enum):
@@ -41,7 +43,10 @@ class FrameHandler(Protocol):
     """Who decides where frames go; called by :class:`FrameProtocol`, never concurrently."""
 
     def admit(self, header: Header, extra: bytes) -> memoryview | Verdict:
-        """Where the payload goes: writable memory of exactly ``header.payload`` bytes, or a verdict."""
+        """Where the payload goes: writable memory of exactly ``header.payload`` bytes, or a verdict.
+
+        ``header.lent`` itself, if there is one, says: leave it there.
+        """
 
     def received(self, header: Header) -> None:
         """The payload is complete in the memory that ``admit`` gave, and its checksum is right."""
@@ -54,8 +59,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
     """One direction of reading for one link.
 
     ``on_lost(reason)`` is called once, when the socket is gone, by whatever cause.  ``on_drained()`` is called when
-    the transport's write buffer has become empty.  ``last_received`` is the loop's time of the last byte, ``gap`` the
-    seconds between the last two times that bytes came.
+    the transport's write buffer has become empty.  ``on_control(kind)`` hears of the frames that are the link's own
+    business.  ``last_received`` is the loop's time of the last byte, ``gap`` the seconds between the last two times
+    that bytes came.  ``borrower`` is where LENT payloads lie, None if this link has no arena.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         *,
         on_lost: Callable[[str], None],
         on_drained: Callable[[], None],
+        on_control: Callable[[Kind], None] = lambda kind: None,
         max_payload: int = MAX_PAYLOAD,
     ) -> None:
         self.handler = handler
@@ -76,6 +83,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self.writing_paused = False
         self._on_lost = on_lost
         self._on_drained = on_drained
+        self._on_control = on_control
+        self.borrower: Borrower | None = None
         self._max_payload = max_payload
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
@@ -187,17 +196,22 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if self._header is None:
             if have < HEADER_BYTES:
                 return self._make_room(HEADER_BYTES)
-            self._header = decode(self._stage[self._start : self._end], max_payload=self._max_payload)
+            lent = self.borrower.slot if self.borrower is not None else None
+            self._header = decode(self._stage[self._start : self._end], max_payload=self._max_payload, lent=lent)
         header = self._header
         need = head_bytes(header)
         if have < need:
             return self._make_room(need)
-        extra = bytes(self._stage[self._start + HEADER_BYTES : self._start + HEADER_BYTES + header.extra])
+        extra = b""
+        if header.extra:
+            extra = bytes(self._stage[self._start + HEADER_BYTES : self._start + HEADER_BYTES + header.extra])
         if header.extra and short_checksum(extra) != header.extra_checksum:
             raise FrameError("records with a wrong checksum")
-        if header.kind is Kind.HEARTBEAT and not header.payload:
+        if header.kind in _CONTROL and not header.payload:
             self._start += need
             self._header = None
+            if header.kind is not Kind.HEARTBEAT:
+                self._on_control(header.kind)
             return True
         verdict = self.handler.admit(header, extra)
         if verdict is Verdict.HOLD:
@@ -208,8 +222,20 @@ class FrameProtocol(asyncio.BufferedProtocol):
             return False
         self._start += need
         self._target = verdict if isinstance(verdict, memoryview) else None
-        self._body, self._filled = True, 0
+        if header.lent is not None:
+            self._take(header, header.lent)
+        else:
+            self._body, self._filled = True, 0
         return True
+
+    def _take(self, header: Header, lent: memoryview) -> None:
+        """A payload that is here already."""
+        if self._target is not None and self._target is not lent:
+            self._target[:] = lent
+        self.bytes_received += lent.nbytes
+        self._finish(header)
+        if self.borrower is not None and self.borrower.give_back():  # None: the link is gone meanwhile
+            self._on_control(Kind.LENT)
 
     def _make_room(self, need: int) -> bool:
         """Move the staged bytes to the front, into a larger stage if ``need`` (bounded by ``decode``) asks for it."""
@@ -228,7 +254,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self.frames_received += 1
         if target is None:
             return
-        if checksum(target) == header.checksum:
+        if (target is header.lent and not header.checksum) or checksum(target) == header.checksum:
             self.handler.received(header)
         else:
             self.handler.corrupt(header)

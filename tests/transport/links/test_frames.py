@@ -38,7 +38,8 @@ def test_a_frame_survives_the_wire(
         kind, epoch=epoch, tag=tag, round=round, segment=segment, chunk=chunk, phase=phase, extra=extra,
         payload=payload, payload_checksum=digest,
     )  # fmt: skip
-    header = decode(memoryview(head))
+    header = decode(memoryview(head), lent=lambda nbytes: memoryview(bytes(nbytes)))
+    assert (header.lent is not None) == (kind is Kind.LENT)
     assert (header.kind, header.epoch, header.tag, header.round) == (kind, epoch, tag, round)
     assert (header.segment, header.chunk, header.phase) == (segment, chunk, phase)
     assert (header.extra, header.payload, header.checksum) == (len(extra), payload, digest)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -88,7 +90,8 @@ async def test_a_ticket_opens_a_link_between_two_peers(sides: Callable[..., Any]
     other = await bob.accepted.next()
     assert (link.remote, other.remote) == (BOB, ALICE)
     assert link.closed is None
-    assert link.statistics().bytes_sent == 0 < other.statistics().bytes_sent
+    # The WELCOME, and that memory was handed in.
+    assert link.statistics().frames_sent == other.statistics().frames_sent == 1
     assert bob.hub.rejected == 0
 
 
@@ -324,3 +327,67 @@ async def test_a_cancelled_open_leaves_nothing_behind(sides: Callable[..., Any])
         with pytest.raises(asyncio.CancelledError):
             await task
     await until(lambda: not alice.hub.links)
+
+
+async def ring_link(alice: Side, bob: Side, purpose: Purpose = Purpose.RING) -> tuple[Link, Link]:
+    """From Alice to Bob, with the announcement of shared memory, if there is any, dealt with."""
+    bob.hub.serve(purpose, bob.accepted)
+    link = await alice.hub.open(BOB, "127.0.0.1", bob.hub.issue_ticket(ALICE, purpose), purpose)
+    other = await bob.accepted.next()
+    await until(lambda: other.statistics().bytes_received == link.statistics().bytes_sent)
+    return link, other
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shared memory needs memfd_create and abstract sockets")
+async def test_peers_on_one_machine_share_memory(sides: Callable[..., Any]) -> None:
+    link, other = await ring_link(await sides(ALICE), await sides(BOB))
+    slot = link.slot(100_000)
+    assert slot is not None
+    slot[:] = b"x" * 100_000
+    assert other.protocol.borrower is not None
+    assert bytes(other.protocol.borrower.slot(100_000)) == b"x" * 100_000
+
+
+@pytest.mark.parametrize("wanting", [(False, True), (True, False), (False, False)])
+async def test_without_the_consent_of_both_there_is_none(sides: Callable[..., Any], wanting: tuple[bool, bool]) -> None:
+    alice, bob = await sides(ALICE, share_memory=wanting[0]), await sides(BOB, share_memory=wanting[1])
+    link, other = await ring_link(alice, bob)
+    assert link.slot(100_000) is None
+    assert other.protocol.borrower is None
+
+
+async def test_small_payloads_travel(sides: Callable[..., Any]) -> None:
+    link, _ = await ring_link(await sides(ALICE), await sides(BOB))
+    assert link.slot(100) is None
+
+
+async def test_only_links_of_rings_share_memory(sides: Callable[..., Any]) -> None:
+    link, other = await ring_link(await sides(ALICE), await sides(BOB), Purpose.PUSH)
+    assert link.slot(100_000) is None
+    assert other.protocol.borrower is None
+
+
+async def test_memory_that_was_announced_but_not_handed_in_ends_the_link(sides: Callable[..., Any]) -> None:
+    link, other = await ring_link(await sides(ALICE, share_memory=False), await sides(BOB))
+    gone = lost(other)
+    link.send(encode(Kind.ARENA))
+    assert "nobody handed in" in await asyncio.wait_for(gone, DEADLINE)
+
+
+async def test_slots_given_back_that_were_not_lent_end_the_link(sides: Callable[..., Any]) -> None:
+    link, other = await ring_link(await sides(ALICE), await sides(BOB))
+    gone = lost(link)
+    other.send(encode(Kind.RETURNED))
+    assert "given back" in await asyncio.wait_for(gone, DEADLINE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+async def test_nothing_is_left_of_shared_memory_when_the_links_are_gone(sides: Callable[..., Any]) -> None:
+    alice, bob = await sides(ALICE), await sides(BOB)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        link, other = await ring_link(alice, bob)
+        ends = [lost(link), lost(other)]
+        link.abort("enough")
+        await asyncio.wait_for(asyncio.gather(*ends), DEADLINE)
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
