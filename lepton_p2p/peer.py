@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lepton_p2p.collectives.operations import Op
-from lepton_p2p.collectives.packing import Packed
+from lepton_p2p.collectives.packing import Packed, Steps, finish, in_place
 from lepton_p2p.collectives.pending import Finished
 from lepton_p2p.errors import Closed, ConfigError, RoundRejected, WaitTimeout
 from lepton_p2p.identity import PeerId, short
@@ -235,7 +234,7 @@ class Peer:
         tensors = _writable(tensors)
         packed = await self._pack(tensors, Op(op), weight)
         finished = await self._round(packed, weight=weight)
-        await _maybe_in_thread(tensors, lambda: packed.unpack(finished.kept.buffer, tensors))
+        await _work(tensors, Op(op), packed.unpacking(finished.kept.buffer, tensors))
         return finished.result
 
     async def broadcast(self, tensors: Tensor | Sequence[Tensor], *, root: PeerId) -> RoundResult:
@@ -248,7 +247,7 @@ class Peer:
         finished = await self._round(packed, root=root)
         if root not in finished.result.members:
             raise RoundRejected(f"{short(root)}, the root of the broadcast, is not a member (any more)")
-        await _maybe_in_thread(tensors, lambda: packed.unpack(finished.kept.buffer, tensors))
+        await _work(tensors, Op.COPY, packed.unpacking(finished.kept.buffer, tensors))
         return finished.result
 
     async def all_gather(self, tensors: Tensor | Sequence[Tensor]) -> Gathered:
@@ -259,7 +258,7 @@ class Peer:
         rows: dict[PeerId, tuple[Tensor, ...]] = {}
         for rank, member in enumerate(finished.kept.members):
             row = tuple(torch.empty_like(tensor, device="cpu") for tensor in tensors)
-            await _maybe_in_thread(row, functools.partial(packed.unpack, finished.kept.buffer, row, slot=rank))
+            await _work(row, Op.GATHER, packed.unpacking(finished.kept.buffer, row, slot=rank))
             rows[member] = row
         return Gathered(MappingProxyType(rows), finished.result)
 
@@ -270,7 +269,7 @@ class Peer:
 
     async def _pack(self, tensors: Sequence[Tensor], op: Op, weight: float) -> Packed:
         pool = self._running.rounds.pool
-        return await _maybe_in_thread(tensors, lambda: Packed.pack(tensors, op, weight=weight, pool=pool))
+        return await _work(tensors, op, Packed.packing(tensors, op, weight=weight, pool=pool))
 
     async def _round(self, packed: Packed, *, weight: float = 1.0, root: PeerId | None = None) -> Finished:
         self.enter()
@@ -312,12 +311,32 @@ def _writable(tensors: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
     return listed
 
 
-async def _maybe_in_thread(tensors: Sequence[Tensor], work: Callable[[], T]) -> T:
+async def _work(tensors: Sequence[Tensor], op: Op, steps: Steps[T]) -> T:
+    """Do ``steps``, which read or write ``tensors``, to the end, cancelled or not: nobody may find them half done.
+
+    On the loop, which gets its turn between the steps, if these are short: where the processor is busy, waiting for
+    a thread to be scheduled costs more than small copies.  In a thread otherwise.
+    """
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors) <= _INLINE_BYTES:
-        return work()
-    thread = asyncio.ensure_future(asyncio.to_thread(work))
+        return finish(steps)
+    if not in_place(tensors, op):
+        return await _in_thread(steps)
+    try:
+        while True:
+            next(steps)
+            await asyncio.sleep(0)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    except asyncio.CancelledError:
+        finish(steps)
+        raise
+
+
+async def _in_thread(steps: Steps[T]) -> T:
+    thread = asyncio.ensure_future(asyncio.to_thread(finish, steps))
     try:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:
-        await asyncio.wait((thread,))  # nobody may find it still at work on the tensors
+        await asyncio.wait((thread,))
         raise

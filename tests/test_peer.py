@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -274,19 +275,22 @@ async def test_two_swarms_that_started_apart_become_one(swarm: Swarm) -> None:
             await asyncio.gather(*(peer.wait_for_members(3, timeout=30) for peer in (one, two, bridge)))
 
 
-BIG = 300_000
-"""Elements of a tensor that is packed and unpacked in a thread."""
+BIG = 600_000
+"""Elements of a tensor that is not dealt with at one go."""
 
 
-async def test_what_takes_long_is_not_done_on_the_loop(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_takes_long_and_cannot_be_cut_is_not_done_on_the_loop(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads: list[threading.Thread] = []
 
-    def unpack(self: Packed, *args: Any, **options: Any) -> None:
+    def unpacking(self: Packed, *args: Any, **options: Any) -> Iterator[None]:
         threads.append(threading.current_thread())
+        yield
 
-    monkeypatch.setattr(Packed, "unpack", unpack)
+    monkeypatch.setattr(Packed, "unpacking", unpacking)
     (peer,) = await swarm(1)
-    tensor = torch.zeros(BIG)
+    tensor = torch.zeros(BIG, dtype=torch.bfloat16)
     await peer.all_reduce(tensor)
     await peer.broadcast(tensor, root=peer.id)
     await peer.all_gather(tensor)
@@ -294,17 +298,64 @@ async def test_what_takes_long_is_not_done_on_the_loop(swarm: Swarm, monkeypatch
     assert threading.current_thread() not in threads
 
 
+async def test_what_takes_long_lets_the_loop_work_between_its_steps(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[str] = []
+
+    def unpacking(self: Packed, *args: Any, **options: Any) -> Iterator[None]:
+        for _ in range(3):
+            turns.append("step")
+            asyncio.get_running_loop().call_soon(turns.append, "others")
+            yield
+
+    monkeypatch.setattr(Packed, "unpacking", unpacking)
+    (peer,) = await swarm(1)
+    await peer.all_reduce(torch.zeros(BIG))
+    assert turns == ["step", "others"] * 3
+
+
+async def test_large_tensors_are_looked_at_and_filled_to_the_last_element(swarm: Swarm) -> None:
+    (peer,) = await swarm(1)
+    tensor = torch.randn(12 * BIG + 17)
+    expected = tensor.clone()
+    assert (await peer.all_reduce(tensor)).contributors == (peer.id,)
+    assert torch.equal(tensor, expected)
+    tensor[-1] = math.nan
+    assert (await peer.all_reduce(tensor)).refused == (peer.id,)
+    assert not tensor.any(), "the mean of nothing"
+
+
+async def test_who_is_cancelled_finds_its_tensors_whole(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[asyncio.Future[Any]] = []
+    steps: list[int] = []
+
+    def unpacking(self: Packed, *args: Any, **options: Any) -> Iterator[None]:
+        for number in range(3):
+            steps.append(number)
+            calls[0].cancel()
+            yield
+
+    monkeypatch.setattr(Packed, "unpacking", unpacking)
+    (peer,) = await swarm(1)
+    calls.append(asyncio.ensure_future(peer.all_reduce(torch.zeros(BIG))))
+    with pytest.raises(asyncio.CancelledError):
+        await calls[0]
+    assert steps == [0, 1, 2]
+
+
 async def test_who_is_cancelled_has_its_tensors_to_itself_again(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
     began, go, ended = threading.Event(), threading.Event(), threading.Event()
 
-    def unpack(self: Packed, *args: Any, **options: Any) -> None:
+    def unpacking(self: Packed, *args: Any, **options: Any) -> Iterator[None]:
         began.set()
         go.wait(20)
+        yield
         ended.set()
 
-    monkeypatch.setattr(Packed, "unpack", unpack)
+    monkeypatch.setattr(Packed, "unpacking", unpacking)
     (peer,) = await swarm(1)
-    call = asyncio.ensure_future(peer.all_reduce(torch.zeros(BIG)))
+    call = asyncio.ensure_future(peer.all_reduce(torch.zeros(BIG, dtype=torch.bfloat16)))
     await asyncio.to_thread(began.wait, 20)
     call.cancel()
     await asyncio.sleep(0)

@@ -8,9 +8,11 @@ travel as they are.  Groups, and in the latter case tensors, start at multiples 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import xxhash
@@ -20,7 +22,13 @@ from lepton_p2p.collectives.operations import Op
 from lepton_p2p.collectives.sources import FlatSource, IdentitySource, Piece, PiecesSource, Source
 from lepton_p2p.rounds.layout import CHUNK_BYTES, Group, Layout
 
+T = TypeVar("T")
+Steps = Generator[None, None, T]
+"""Work that may be interrupted between its steps, and what it comes to."""
+
 _ALIGN = 64
+_STEP = 4 << 20
+"""Bytes that are looked at or copied in one step: about half a millisecond."""
 _ACCUMULATE = {
     torch.float16: torch.float32,
     torch.bfloat16: torch.float32,
@@ -92,6 +100,20 @@ class Packed:
         tensors are not looked at.  Raises ``TypeError`` for dtypes that the operation cannot take, ``ValueError``
         for the weight.
         """
+        return finish(cls.packing(tensors, op, pool=pool, weight=weight, names=names, copy=copy))
+
+    @classmethod
+    def packing(
+        cls,
+        tensors: Sequence[torch.Tensor],
+        op: Op,
+        *,
+        pool: BufferPool,
+        weight: float = 1.0,
+        names: Sequence[str] | None = None,
+        copy: bool = False,
+    ) -> Steps[Packed]:
+        """:meth:`pack` step by step; the steps are short if the tensors are read in place (see :func:`in_place`)."""
         if not 0.0 <= weight < math.inf:
             raise ValueError(f"a weight is finite and at least 0, not {weight}")
         places, groups = _plan(tensors, op)
@@ -103,8 +125,10 @@ class Packed:
         factor = weight if op is Op.MEAN else 1.0
         if op.reduces and not copy and all(_readable(tensors[place.tensor], place) for place in places):
             values = [tensors[place.tensor].detach().view(-1) for place in places]
-            if not all(_is_sound(one, op, factor) for one in values):
-                return cls(op, total, groups, False, schema, places, nothing, None, pool)
+            for part in itertools.chain.from_iterable(map(_parts, values)):
+                yield
+                if not _is_sound(part, op, factor):
+                    return cls(op, total, groups, False, schema, places, nothing, None, pool)
             pieces = [Piece(place.start, one.numpy()) for place, one in zip(places, values, strict=True)]
             return cls(op, total, groups, True, schema, places, PiecesSource(pieces, total, factor), None, pool)
         flat = pool.take(total, pinned=any(tensor.is_cuda for tensor in tensors))
@@ -148,11 +172,41 @@ class Packed:
 
         ``tensors`` must have the shapes and dtypes of those that were packed; gradients are not recorded.
         """
+        finish(self.unpacking(result, tensors, slot=slot))
+
+    def unpacking(self, result: torch.Tensor, tensors: Sequence[torch.Tensor], *, slot: int = 0) -> Steps[None]:
+        """:meth:`unpack` step by step; the steps are short for tensors that could be read in place."""
         flat = result[slot * self.total : (slot + 1) * self.total]
-        with torch.no_grad():
-            for place in self._places:
-                tensor = tensors[place.tensor]
-                tensor.copy_(_view(flat, place, tensor.shape))
+        for place in self._places:
+            tensor = tensors[place.tensor].detach()
+            source = _view(flat, place, tensor.shape)
+            whole = not _readable(tensor, place)
+            pairs = [(tensor, source)] if whole else zip(_parts(tensor.view(-1)), _parts(source.view(-1)), strict=True)
+            for into, part in pairs:
+                yield
+                into.copy_(part)
+
+
+def in_place(tensors: Sequence[torch.Tensor], op: Op) -> bool:
+    """Whether ``tensors`` are read, and results written, where they lie: in steps of less than a millisecond."""
+    return op.reduces and all(_readable(tensors[place.tensor], place) for place in _plan(tensors, op)[0])
+
+
+def finish(steps: Steps[T]) -> T:
+    """Do all ``steps`` and return what they come to."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def _parts(values: torch.Tensor) -> Iterator[torch.Tensor]:
+    """A one-dimensional tensor in parts of at most 4 MiB."""
+    stride = max(1, _STEP // values.element_size())
+    for start in range(0, values.numel(), stride):
+        yield values[start : start + stride]
 
 
 def _readable(tensor: torch.Tensor, place: _Place) -> bool:

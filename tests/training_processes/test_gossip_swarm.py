@@ -46,7 +46,7 @@ async def steps_until_they_know(victim: PeerProcess, others: list[PeerProcess]) 
 
 @pytest.mark.timeout(150)
 async def test_nobody_waits_for_the_slow_or_the_silent_and_all_agree_in_the_end(swarm: TrainingSwarm) -> None:
-    job = ("--job", str(gossiping_digits(swarm.folder, passes=32)))
+    job = ("--job", str(gossiping_digits(swarm.folder, passes=44)))
     first = await swarm.start(*job, env={"PACE": str(PACE)})
     join = (*job, "--join", first.address)
     slow = await swarm.start(*join, env={"PACE": str(SLOWER * PACE)})
