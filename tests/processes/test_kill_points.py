@@ -12,7 +12,7 @@ from signal import SIGKILL, SIGSTOP
 from typing import Any
 
 import pytest
-from process_swarm import DEADLINE, ProcessSwarm, Reply, Round, Worker
+from process_swarm import DEADLINE, Nursery, ProcessSwarm, Reply, Round, Worker
 
 HOPS = range(1, 7)
 """2(N-1) of a ring of four."""
@@ -69,6 +69,21 @@ async def test_the_survivors_finish_the_round_in_which_one_was_killed(
     if fault["at"] == "run":
         assert victim.peer not in replies[0]["contributors"], "it had sent nothing"
     await swarm.round()
+
+
+@pytest.mark.parametrize("share_memory", [True, False], ids=["memory", "sockets"])
+async def test_the_survivors_of_kills_amid_many_chunks_hold_the_same_bytes(
+    nursery: Nursery, share_memory: bool
+) -> None:
+    async with ProcessSwarm(nursery, [5_000_000]) as swarm:
+        for hop in (1, 3, 4, 6):
+            await swarm.grow(4, share_memory=share_memory)
+            await swarm.round()
+            victim = swarm.workers[hop % 4]
+            await swarm.call(victim, "arm", at="hop", hop=hop, signal=SIGKILL)
+            round = swarm.begin()
+            assert await victim.gone() == -SIGKILL
+            await survivors_finish(swarm, round, [victim])
 
 
 @pytest.mark.parametrize("fault", IN_AN_AGREEMENT, ids=named)
