@@ -14,41 +14,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from lepton_p2p.collectives.operations import Array, Op, sound
 from lepton_p2p.collectives.outcome import Broken, Outcome, combined_digest, result_digest
+from lepton_p2p.collectives.sending import UNSAID, Sender
 from lepton_p2p.collectives.silence import SilenceWatch
 from lepton_p2p.collectives.sources import Source
 from lepton_p2p.identity import PeerId, short
 from lepton_p2p.rounds.epoch import Epoch
 from lepton_p2p.rounds.layout import Chunk, Layout
-from lepton_p2p.rounds.outbox import Outbox
 from lepton_p2p.rounds.patience import Patience
 from lepton_p2p.rounds.ring import Operation, Outgoing, Phase, ProtocolViolation, RingProgress, Step
 from lepton_p2p.transport.links.arrivals import Arrivals
-from lepton_p2p.transport.links.frames import Header, Kind, checksum, encode
+from lepton_p2p.transport.links.frames import Header, checksum
 from lepton_p2p.transport.links.link import Link
 
 Inspect = Callable[[Sequence[bytes]], float | None]
 
 __all__ = ["Attempt", "Broken", "Inspect", "Outcome", "result_digest"]
-
-_WINDOW = 2
-"""Own chunks under way at a time between near neighbours (see ``Outbox``)."""
-_UNSAID = 0
-"""The checksum of partial sums that stay where they were made: what does not travel is not damaged on the way."""
-
-
-class _Parcel(NamedTuple):
-    """What to send: ``payload`` with its ``digest``.  None: own values, to be read and hashed when their turn comes."""
-
-    outgoing: Outgoing
-    payload: memoryview | None = None
-    digest: int = 0
 
 
 class Attempt:
@@ -106,7 +92,7 @@ class Attempt:
         self._on_done, self._on_broken, self._on_hop = on_done, on_broken, on_hop
         self._loop = asyncio.get_running_loop()
         self._watch = SilenceWatch(self._left, arrivals, patience, lambda reason: self._break(reason, self._left))
-        self._outbox: Outbox[_Parcel] = Outbox(())
+        self._sender = None if right is None else Sender(right, epoch, round, self._own)
         self._checksums = [[0] * len(chunks) for chunks in layout.segments]
         self._divisor: float | None = None
         self._records_seen = 0
@@ -126,14 +112,11 @@ class Attempt:
         if self._progress.done:
             self._loop.call_soon(self._alone)
             return
-        if self._right is None:
+        if self._right is None or self._sender is None:
             raise ValueError("an epoch of more than one member needs a link to the right neighbour")
         self._unwatch = self._right.watch(self._right_lost)
-        self._right.on_writable = self._pump
         # Only what a reduction starts from comes back to where it started.
-        window = _WINDOW if self._op.reduces and self._right.near else None
-        self._outbox = Outbox((_Parcel(outgoing) for outgoing in first), window)
-        self._pump()
+        self._sender.begin(first, returning=self._op.reduces)
         self._watch.start()
         self._arrivals.expect(self._epoch, self._round, self._left, self)
 
@@ -145,7 +128,6 @@ class Attempt:
         """
         if not self._over:
             self._close()
-            self._outbox.clear()
 
     # what the arrivals call
 
@@ -179,7 +161,8 @@ class Attempt:
 
     def received(self, header: Header) -> None:
         step, self._step = self._step, None
-        if self._over or step is None:
+        sender = self._sender
+        if self._over or step is None or sender is None:
             return
         self._watch.chunk_ended()
         began = time.perf_counter()
@@ -187,7 +170,7 @@ class Attempt:
         self._outcome.bytes_received += chunk.nbytes
         place, slot, digest = self._place(chunk), None, header.checksum
         if step.phase is Phase.REDUCE:
-            slot = self._free_slot(step)
+            slot = sender.free_slot(chunk.nbytes) if step.operation is Operation.REDUCE else None
             into = place if slot is None else slot
             if not self._reduce(step, place if header.lent is None else header.lent, into):
                 self._break(f"{short(self._left)} sent a partial result that is not finite", self._left)
@@ -195,16 +178,16 @@ class Attempt:
             if slot is None:
                 digest = checksum(into)
         elif chunk.segment == self._rank:
-            self._outbox.returned()
+            sender.returned()
         if step.operation is not Operation.REDUCE:
             self._checksums[chunk.segment][chunk.index] = digest
         outgoing = self._progress.completed(step)
         self._outcome.seconds_compute += time.perf_counter() - began
         if outgoing is not None and slot is not None:
-            self._send_slot(outgoing, _UNSAID)
+            sender.send_slot(outgoing, UNSAID)
         elif outgoing is not None:
-            self._outbox.forward(_Parcel(outgoing, place, digest))
-        self._pump()
+            sender.forward(outgoing, place, digest)
+        sender.pump()
         if self._progress.done:
             self._finish()
 
@@ -230,13 +213,6 @@ class Attempt:
     def _place(self, chunk: Chunk) -> memoryview:
         return self._work_view[chunk.start : chunk.stop]
 
-    def _free_slot(self, step: Step) -> memoryview | None:
-        """Where the right neighbour can read the partial sum of ``step``, if that can go out before all else."""
-        right = self._right
-        if right is None or step.operation is not Operation.REDUCE or self._outbox.passing or not right.ready:
-            return None
-        return right.slot(step.chunk.nbytes)
-
     def _reduce(self, step: Step, arrived: memoryview, into: memoryview) -> bool:
         """Fold the own input and what has ``arrived`` into ``into``; False if what arrived is not sound."""
         chunk = step.chunk
@@ -257,47 +233,6 @@ class Attempt:
             with np.errstate(all="ignore"):
                 np.divide(values, values.dtype.type(self._divisor), out=values)
 
-    def _pump(self) -> None:
-        """Send while the socket takes it; the rest waits here, so that little is left to send when a ring breaks."""
-        right = self._right
-        assert right is not None
-        while right.ready and (parcel := self._outbox.next()) is not None:
-            self._send(right, parcel)
-
-    def _send(self, right: Link, parcel: _Parcel) -> None:
-        outgoing, payload, digest = parcel
-        slot = right.slot(outgoing.chunk.nbytes)
-        if payload is None:
-            payload, digest = self._own(outgoing, slot)
-        elif slot is not None:
-            slot[:] = payload
-        if slot is not None:
-            self._send_slot(outgoing, digest)
-        else:
-            right.send(self._head(Kind.CHUNK, outgoing, digest), payload)
-            self._outcome.bytes_sent += payload.nbytes
-
-    def _send_slot(self, outgoing: Outgoing, digest: int) -> None:
-        """Send what lies in the slot that was asked for last."""
-        assert self._right is not None
-        self._right.send_lent(self._head(Kind.LENT, outgoing, digest), outgoing.chunk.nbytes)
-        self._outcome.bytes_sent += outgoing.chunk.nbytes
-
-    def _head(self, kind: Kind, outgoing: Outgoing, digest: int) -> bytes:
-        chunk = outgoing.chunk
-        return encode(
-            kind,
-            epoch=self._epoch.number,
-            tag=self._epoch.tag,
-            round=self._round,
-            segment=chunk.segment,
-            chunk=chunk.index,
-            phase=outgoing.phase,
-            extra=outgoing.extra,
-            payload=chunk.nbytes,
-            payload_checksum=digest,
-        )
-
     def _own(self, outgoing: Outgoing, slot: memoryview | None) -> tuple[memoryview, int]:
         """The own values of a chunk, in ``slot`` if there is one, and their checksum."""
         chunk = outgoing.chunk
@@ -310,7 +245,7 @@ class Attempt:
         if slot is not None and payload is not slot:
             slot[:] = payload
         lent = slot is not None and outgoing.phase is Phase.REDUCE
-        digest = _UNSAID if lent else checksum(payload)
+        digest = UNSAID if lent else checksum(payload)
         self._outcome.seconds_compute += time.perf_counter() - began
         if outgoing.phase is Phase.GATHER:
             self._checksums[chunk.segment][chunk.index] = digest
@@ -332,13 +267,12 @@ class Attempt:
         self._finish()
 
     def _finish(self) -> None:
-        for parcel in self._outbox.rest():
-            # The next attempt on this link must find nothing of this one unsent, whatever the socket takes now.
-            assert self._right is not None
-            self._send(self._right, parcel)
+        outcome = self._outcome
+        if self._sender is not None:
+            self._sender.finish()
+            outcome.bytes_sent = self._sender.bytes_sent
         now = self._loop.time()
         first = now if self._first is None else self._first
-        outcome = self._outcome
         outcome.records = self._progress.ordered_records()
         outcome.digest = combined_digest([one for row in self._checksums for one in row], self._layout.total)
         outcome.seconds_wait, outcome.seconds_wire = first - self._started, now - first
@@ -363,6 +297,7 @@ class Attempt:
         unwatch, self._unwatch = self._unwatch, None
         if unwatch is not None:
             unwatch()
-            assert self._right is not None
-            self._right.on_writable = None
             self._arrivals.forget()
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            sender.close()
