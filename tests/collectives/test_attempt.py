@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -430,3 +432,16 @@ def test_the_same_on_uvloop() -> None:
 
 def test_records_of_the_longest_kind_fit_into_a_frame() -> None:
     assert 200 * (len(Record(peer(0), 1.0, 2, note=bytes(1024)).encode()) + 2) < 256 << 10
+
+
+async def test_nothing_of_an_attempt_is_left_to_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with Ring(2) as ring:
+            runs = await ring.all(inputs(2, [(300_000,)]), chunk_bytes=64 << 10)
+            attempts = [weakref.ref(run.attempt) for run in runs]
+            del runs
+            await until(lambda: not any(attempt() for attempt in attempts))
+    finally:
+        gc.enable()
