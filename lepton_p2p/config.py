@@ -12,9 +12,9 @@ import dataclasses
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -38,6 +38,23 @@ Knobs = TypeVar("Knobs", SwimConfig, PatienceConfig, AgreementConfig)
 
 _PREFIX = "LEPTON_"
 _PATHS = ("job", "state_dir", "metrics")
+
+
+class PeerOptions(TypedDict):
+    """Those arguments of ``Peer`` that the settings decide."""
+
+    listen: str
+    join: Sequence[str]
+    preset: Preset | None
+    swarm: str
+    insecure: bool
+    advertise: str | None
+    data_port: int
+    state_dir: Path | None
+    share_memory: bool
+    swim: SwimConfig
+    patience: PatienceConfig
+    agreement: AgreementConfig
 
 
 class PeerSettings(BaseSettings):
@@ -194,6 +211,24 @@ class PeerSettings(BaseSettings):
         if not far:
             return "127.0.0.1:0"
         return "[::]:0" if all(":" in host for host in far) else "0.0.0.0:0"
+
+    def peer_options(self) -> PeerOptions:
+        """What every face starts its peer with; :class:`ConfigError` if the overrides do not fit."""
+        values = self.timings()
+        return PeerOptions(
+            listen=self.listen_address,
+            join=self.join,
+            preset=self.preset,
+            swarm=self.swarm,
+            insecure=self.insecure,
+            advertise=self.advertise,
+            data_port=self.data_port,
+            state_dir=self.state_dir,
+            share_memory=self.share_memory,
+            swim=values.swim,
+            patience=values.patience,
+            agreement=values.agreement,
+        )
 
     def timings(self) -> Timings:
         """The preset's time-outs with the overrides; :class:`ConfigError` if these do not fit."""

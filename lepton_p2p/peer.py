@@ -88,8 +88,6 @@ class Peer:
     ) -> None:
         if isinstance(join, str):
             raise ConfigError(f"join takes a list of addresses: write join=[{join!r}]")
-        if not 0 <= data_port <= 65535:
-            raise ConfigError(f"data_port is a TCP port, or 0 for any free one, not {data_port}")
         usual = timings(preset or usual_preset(listen))
         self._options = NodeOptions(
             listen=listen,

@@ -46,23 +46,8 @@ class Swarm:
     """
 
     def __init__(self, settings: PeerSettings, thread: LoopThread) -> None:
-        values = settings.timings()
-        self._peer = Peer(
-            listen=settings.listen_address,
-            join=settings.join,
-            preset=settings.preset,
-            swarm=settings.swarm,
-            insecure=settings.insecure,
-            advertise=settings.advertise,
-            data_port=settings.data_port,
-            share_memory=settings.share_memory,
-            state_dir=settings.state_dir,
-            # Until the program calls something that needs the others, they need not wait for it.
-            enters=False,
-            swim=values.swim,
-            patience=values.patience,
-            agreement=values.agreement,
-        )
+        # Until the program calls something that needs the others, they need not wait for it.
+        self._peer = Peer(**settings.peer_options(), enters=False)
         self._thread = thread
         self._process = os.getpid()
         self._closed = False

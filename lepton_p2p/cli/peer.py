@@ -52,24 +52,8 @@ class RunningPeer(Protocol):
 
 def make_peer(settings: PeerSettings, job: Job | None) -> RunningPeer:
     """The peer that ``settings`` describe, not started yet."""
-    values = settings.timings()
-    return Peer(
-        listen=settings.listen_address,
-        join=settings.join,
-        preset=settings.preset,
-        swarm=settings.swarm,
-        insecure=settings.insecure,
-        state_dir=settings.state_dir,
-        advertise=settings.advertise,
-        data_port=settings.data_port,
-        share_memory=settings.share_memory,
-        trains=True,
-        job=job,
-        job_file=settings.job if settings.job is not None and settings.job.suffix == ".py" else None,
-        swim=values.swim,
-        patience=values.patience,
-        agreement=values.agreement,
-    )
+    file = settings.job if settings.job is not None and settings.job.suffix == ".py" else None
+    return Peer(**settings.peer_options(), trains=True, job=job, job_file=file)
 
 
 async def serve(

@@ -77,11 +77,7 @@ class Attempt:
         self._progress = RingProgress(len(epoch.ids), rank, layout, reduce_hops, record)
         own = layout.segments[rank]
         self._shift = 0 if op.reduces else own[0].start
-        need = layout.total if op.reduces else sum(chunk.nbytes for chunk in own)
-        if source.nbytes != need or work.numel() != layout.total:
-            raise ValueError(
-                f"source and work have {source.nbytes} and {work.numel()} bytes, not {need} and {layout.total}"
-            )
+        _check_sizes(source, work, layout, layout.total if op.reduces else sum(chunk.nbytes for chunk in own))
         self._epoch, self._round, self._layout, self._op = epoch, round, layout, op
         self._left = epoch.left_of(me)
         self._source = source
@@ -301,3 +297,10 @@ class Attempt:
         sender, self._sender = self._sender, None
         if sender is not None:
             sender.close()
+
+
+def _check_sizes(source: Source, work: torch.Tensor, layout: Layout, need: int) -> None:
+    if source.nbytes != need or work.numel() != layout.total:
+        raise ValueError(
+            f"source and work have {source.nbytes} and {work.numel()} bytes, not {need} and {layout.total}"
+        )

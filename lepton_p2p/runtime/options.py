@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lepton_p2p.errors import ConfigError
 from lepton_p2p.membership import SwimConfig
 from lepton_p2p.rounds.config import AgreementConfig
 from lepton_p2p.rounds.patience import PatienceConfig
@@ -32,6 +33,10 @@ class NodeOptions:
     swim: SwimConfig = field(default_factory=SwimConfig.lan)
     patience: PatienceConfig = field(default_factory=PatienceConfig.lan)
     agreement: AgreementConfig = field(default_factory=AgreementConfig.lan)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.data_port <= 65535:
+            raise ConfigError(f"data_port is a TCP port, or 0 for any free one, not {self.data_port}")
 
     @property
     def call_timeout(self) -> float:

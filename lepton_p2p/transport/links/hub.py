@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
 from collections.abc import Callable
+
+import structlog
 
 from lepton_p2p.errors import AddressError, Closed, PortInUse, SwarmUnreachable
 from lepton_p2p.identity import PeerId, join_address, short
@@ -20,6 +21,8 @@ from lepton_p2p.transport.links.link import Link, Purpose, Unexpected
 from lepton_p2p.transport.links.protocol import Verdict
 from lepton_p2p.transport.links.strangers import StrangerLog
 from lepton_p2p.transport.links.tickets import Claim, Ticket, TicketBook
+
+_log = structlog.get_logger(__name__)
 
 Acceptor = Callable[[Link], None]
 """Takes over an accepted link: sets its handler before the next byte is read."""
@@ -109,8 +112,10 @@ class LinkHub:
             raise AddressError(f"cannot listen on {where}: {error.strerror or error}") from None
         self._port = self._server.sockets[0].getsockname()[1]
         if self._share_memory:
-            with contextlib.suppress(OSError, AttributeError):  # a system without it: payloads go through the socket
+            try:
                 self._door = Door()
+            except (OSError, AttributeError) as error:
+                _log.info("this system has no memory to share; tensors go through sockets", why=str(error))
 
     @property
     def port(self) -> int:
@@ -197,7 +202,8 @@ class LinkHub:
             return
         try:
             fd = arena.create()
-        except (OSError, AttributeError):
+        except (OSError, AttributeError) as error:
+            _log.info("no shared memory to be had; tensors go through the socket", why=str(error))
             return
         try:
             if hand_in(offer, fd):

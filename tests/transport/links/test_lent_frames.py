@@ -7,29 +7,13 @@ import sys
 from typing import Any
 
 import pytest
+from fake_wire import Wire
 
 from lepton_p2p.transport.links.arena import BATCH, SLOT_BYTES, SLOTS, Borrower, Lender, create
 from lepton_p2p.transport.links.frames import Header, Kind, checksum, encode
 from lepton_p2p.transport.links.protocol import FrameProtocol, Verdict
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason=f"{sys.platform} has no memfd_create")
-
-
-class Wire:
-    """A transport that only remembers what was asked of it."""
-
-    def __init__(self) -> None:
-        self.aborted = False
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def is_closing(self) -> bool:
-        return self.aborted
-
-    def abort(self) -> None:
-        self.aborted = True
 
 
 class Inbox:

@@ -4,32 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from fake_wire import Wire
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_p2p.transport.links.frames import HEADER_BYTES, MAX_EXTRA, Header, Kind, checksum, encode
 from lepton_p2p.transport.links.protocol import FrameProtocol, Verdict
-
-
-class Wire:
-    """A transport that only remembers what was asked of it."""
-
-    def __init__(self) -> None:
-        self.paused = False
-        self.aborted = False
-
-    def pause_reading(self) -> None:
-        assert not self.paused
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        self.paused = False
-
-    def is_closing(self) -> bool:
-        return self.aborted
-
-    def abort(self) -> None:
-        self.aborted = True
 
 
 class Inbox:
