@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -110,6 +110,7 @@ class Peer:
         self._node: Node | None = None
         self._host: JobHost | None = None
         self._closed = False
+        self._under_way = False
         self._started = time.monotonic()
 
     # -- life --------------------------------------------------------------------------------------
@@ -230,9 +231,10 @@ class Peer:
         if op not in ("mean", "sum", "max", "min"):
             raise ValueError(f"op is mean, sum, max or min, not {op!r}")
         tensors = _writable(tensors)
-        packed = await self._pack(tensors, Op(op), weight)
-        finished = await self._round(packed, weight=weight)
-        await _work(tensors, Op(op), packed.unpacking(finished.kept.buffer, tensors))
+        with self._one_at_a_time():
+            packed = await self._pack(tensors, Op(op), weight)
+            finished = await self._round(packed, weight=weight)
+            await _work(tensors, Op(op), packed.unpacking(finished.kept.buffer, tensors))
         return finished.result
 
     async def broadcast(self, tensors: Tensor | Sequence[Tensor], *, root: PeerId) -> RoundResult:
@@ -241,29 +243,43 @@ class Peer:
         If ``root`` is lost before anybody has its bytes, :class:`RoundRejected` on all of them.
         """
         tensors = _writable(tensors)
-        packed = await self._pack(tensors, Op.COPY, 1.0)
-        finished = await self._round(packed, root=root)
-        if root not in finished.result.members:
-            raise RoundRejected(f"{short(root)}, the root of the broadcast, is not a member (any more)")
-        await _work(tensors, Op.COPY, packed.unpacking(finished.kept.buffer, tensors))
+        with self._one_at_a_time():
+            packed = await self._pack(tensors, Op.COPY, 1.0)
+            finished = await self._round(packed, root=root)
+            if root not in finished.result.members:
+                raise RoundRejected(f"{short(root)}, the root of the broadcast, is not a member (any more)")
+            await _work(tensors, Op.COPY, packed.unpacking(finished.kept.buffer, tensors))
         return finished.result
 
     async def all_gather(self, tensors: Tensor | Sequence[Tensor]) -> Gathered:
         """Every member's tensors (same shapes and dtypes on all), by member; new tensors on the CPU."""
         tensors = _listed(tensors)
-        packed = await self._pack(tensors, Op.GATHER, 1.0)
-        finished = await self._round(packed)
         rows: dict[PeerId, tuple[Tensor, ...]] = {}
-        for rank, member in enumerate(finished.kept.members):
-            row = tuple(torch.empty_like(tensor, device="cpu") for tensor in tensors)
-            await _work(row, Op.GATHER, packed.unpacking(finished.kept.buffer, row, slot=rank))
-            rows[member] = row
+        with self._one_at_a_time():
+            packed = await self._pack(tensors, Op.GATHER, 1.0)
+            finished = await self._round(packed)
+            for rank, member in enumerate(finished.kept.members):
+                row = tuple(torch.empty_like(tensor, device="cpu") for tensor in tensors)
+                await _work(row, Op.GATHER, packed.unpacking(finished.kept.buffer, row, slot=rank))
+                rows[member] = row
         return Gathered(MappingProxyType(rows), finished.result)
 
     async def barrier(self) -> RoundResult:
         """Wait until all members are here."""
-        packed = await self._pack([], Op.SUM, 1.0)
-        return (await self._round(packed)).result
+        with self._one_at_a_time():
+            packed = await self._pack([], Op.SUM, 1.0)
+            return (await self._round(packed)).result
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Until the result is copied out: the memory in which it lies is used again for later rounds."""
+        if self._under_way:
+            raise RuntimeError("a collective is under way: await it before starting the next")
+        self._under_way = True
+        try:
+            yield
+        finally:
+            self._under_way = False
 
     async def _pack(self, tensors: Sequence[Tensor], op: Op, weight: float) -> Packed:
         pool = self._running.rounds.pool

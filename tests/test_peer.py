@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
@@ -21,6 +22,9 @@ from lepton_p2p.jobs import job_from_table
 from lepton_p2p.peer import Peer
 
 Swarm = Callable[[int], Coroutine[Any, Any, list[Peer]]]
+
+
+shares_memory = pytest.mark.skipif(sys.platform != "linux", reason="shared memory needs Linux")
 
 
 @pytest.fixture
@@ -76,6 +80,86 @@ async def test_a_weighted_mean_is_the_same_on_all_members(swarm: Swarm, size: in
     if size > 1000:
         for result in results:
             assert result.bytes_sent == pytest.approx(2 * 3 / 4 * size * 4, rel=0.01)
+
+
+async def on_a_board(peers: Sequence[Peer], size: int = 100_000) -> None:
+    """Rounds of all until they are made in memory that all see."""
+    async with asyncio.timeout(20):
+        while True:
+            results = await all_of([peer.all_reduce(torch.ones(size), op="sum") for peer in peers])
+            if all(result.bytes_sent == 0 for result in results):
+                return
+
+
+@shares_memory
+@pytest.mark.parametrize("world", [2, 3, 4])
+async def test_peers_on_one_machine_come_to_work_in_one_memory(swarm: Swarm, world: int) -> None:
+    peers = await swarm(world)
+    await on_a_board(peers)
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        given = [torch.randn(60_000 + 5000 * seed, generator=generator) for _ in peers]
+        tensors = [tensor.clone() for tensor in given]
+        results = await all_of(
+            [p.all_reduce(t, weight=1.0 + i) for i, (p, t) in enumerate(zip(peers, tensors, strict=True))]
+        )
+        expected = sum((1.0 + rank) * tensor.double() for rank, tensor in enumerate(given)) / sum(range(1, world + 1))
+        torch.testing.assert_close(tensors[0].double(), expected, rtol=1e-5, atol=1e-6)
+        assert all(torch.equal(tensor, tensors[0]) for tensor in tensors)
+        assert {(result.bytes_sent, result.attempts) for result in results} == {(0, 1)}
+        gathered = await all_of([peer.all_gather(tensor) for peer, tensor in zip(peers, given, strict=True)])
+        for rank, peer in enumerate(peers):
+            assert all(torch.equal(one.tensors[peer.id][0], given[rank]) for one in gathered)
+        sent = [tensor.clone() for tensor in given]
+        await all_of([p.broadcast(t, root=peers[-1].id) for p, t in zip(peers, sent, strict=True)])
+        assert all(torch.equal(tensor, given[-1]) for tensor in sent)
+
+
+@shares_memory
+async def test_nan_counts_as_nothing_in_one_memory_too(swarm: Swarm) -> None:
+    peers = await swarm(3)
+    await on_a_board(peers)
+    tensors = [torch.ones(100_000), torch.full((100_000,), float("nan")), torch.full((100_000,), 3.0)]
+    results = await all_of([peer.all_reduce(t) for peer, t in zip(peers, tensors, strict=True)])
+    assert all(torch.equal(tensor, torch.full((100_000,), 2.0)) for tensor in tensors)
+    assert {(result.bytes_sent, result.refused) for result in results} == {(0, (peers[1].id,))}
+
+
+@shares_memory
+@pytest.mark.parametrize("other", [5, 99_999, 100_001])
+async def test_other_shapes_on_the_board_change_nothing_anywhere(swarm: Swarm, other: int) -> None:
+    peers = await swarm(3)
+    await on_a_board(peers)
+    tensors = [torch.ones(100_000), torch.ones(other), torch.ones(100_000)]
+    outcomes = await asyncio.gather(
+        *(peer.all_reduce(t, op="sum") for peer, t in zip(peers, tensors, strict=True)), return_exceptions=True
+    )
+    assert all(isinstance(outcome, lp.SchemaMismatch) for outcome in outcomes), outcomes
+    assert all(torch.equal(tensor, torch.ones_like(tensor)) for tensor in tensors)
+    await on_a_board(peers)
+
+
+@shares_memory
+async def test_without_the_consent_of_one_there_is_no_common_memory(swarm: Swarm) -> None:
+    async with Peer() as first, Peer(join=[first.address], share_memory=False) as second:
+        await all_of([peer.wait_for_members(2, timeout=20) for peer in (first, second)])
+        for _ in range(5):
+            results = await all_of([peer.all_reduce(torch.ones(100_000), op="sum") for peer in (first, second)])
+            assert all(result.bytes_sent > 0 for result in results)
+
+
+async def test_collectives_are_called_one_at_a_time(swarm: Swarm) -> None:
+    first, second = await swarm(2)
+    tensor = torch.ones(10)
+    waiting = asyncio.ensure_future(first.all_reduce(tensor, op="sum"))
+    await asyncio.sleep(0)
+    for call in (first.barrier(), first.all_reduce(torch.ones(3)), first.all_gather(tensor)):
+        with pytest.raises(RuntimeError, match="await it before starting the next"):
+            await call
+    await second.all_reduce(torch.ones(10), op="sum")
+    await waiting
+    assert torch.equal(tensor, torch.full((10,), 2.0))
+    await all_of([peer.barrier() for peer in (first, second)])
 
 
 @pytest.mark.parametrize("op", ["sum", "max", "min"])
@@ -201,15 +285,6 @@ async def test_cancelling_a_round_takes_the_input_back_and_the_others_go_on(swar
     await all_of([peer.all_reduce(t, op="sum") for peer, t in zip(peers, tensors, strict=False)])
     assert torch.equal(tensors[0], torch.full((2,), 2.0))
     await asyncio.gather(*(peer.wait_for_members(3, timeout=20) for peer in peers))
-
-
-async def test_only_one_collective_at_a_time(swarm: Swarm) -> None:
-    peers = await swarm(2)
-    first = asyncio.ensure_future(peers[0].barrier())
-    await asyncio.sleep(0)
-    with pytest.raises(RuntimeError, match="one collective before starting the next"):
-        await peers[0].barrier()
-    await asyncio.gather(first, peers[1].barrier())
 
 
 async def test_waiting_for_members_that_do_not_come_says_how_many_there_are(swarm: Swarm) -> None:

@@ -7,6 +7,9 @@ written once.  What stays open is the time after the attempt: see :meth:`Attempt
 
 On a link with shared memory (``Link.slot``) chunks are read where the left neighbour put them, and partial sums are
 written where the right neighbour reads them; only final chunks are copied.
+
+On a board (``common``) all members see ``work`` itself: each adds its numbers to a chunk when it is its turn, says so
+to the right neighbour, and writes no byte of it any more; final chunks are looked at where they lie.
 """
 
 from __future__ import annotations
@@ -15,24 +18,29 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 
-from lepton_p2p.collectives.operations import Array, Op, sound
-from lepton_p2p.collectives.outcome import Broken, Outcome, combined_digest, result_digest
+from lepton_p2p.collectives.operations import Op
+from lepton_p2p.collectives.outcome import Broken, Outcome, result_digest
 from lepton_p2p.collectives.sending import UNSAID, Sender
 from lepton_p2p.collectives.silence import SilenceWatch
 from lepton_p2p.collectives.sources import Source
+from lepton_p2p.collectives.workbench import Workbench
 from lepton_p2p.identity import PeerId, short
 from lepton_p2p.rounds.epoch import Epoch
-from lepton_p2p.rounds.layout import Chunk, Layout
+from lepton_p2p.rounds.layout import Layout
 from lepton_p2p.rounds.patience import Patience
 from lepton_p2p.rounds.ring import Operation, Outgoing, Phase, ProtocolViolation, RingProgress, Step
 from lepton_p2p.transport.links.arrivals import Arrivals
-from lepton_p2p.transport.links.frames import Header, checksum
+from lepton_p2p.transport.links.frames import Header, Kind, checksum
 from lepton_p2p.transport.links.link import Link
 
 Inspect = Callable[[Sequence[bytes]], float | None]
+
+_STRIDE = 8
+"""Chunks that one announcement of final ones on a board stands for: a millisecond's worth of looking at them."""
+
+_NOTHING = memoryview(b"")
 
 __all__ = ["Attempt", "Broken", "Inspect", "Outcome", "result_digest"]
 
@@ -42,7 +50,8 @@ class Attempt:
 
     layout, reduce_hops: see ``RingProgress``.  source: this member's input, never written; the whole buffer
     (``layout.total`` bytes) for a reduction, the own segment only when gathering.  work: becomes the result,
-    ``layout.total`` bytes of flat uint8 on the CPU.  record: this member's encoded record.
+    ``layout.total`` bytes of flat uint8 on the CPU; common: it lies on a board, as for all other members.  record: this
+    member's encoded record.
 
     inspect is called with the records known so far, in ring order, whenever there are new ones.  It may raise
     ``ValueError``: the attempt then breaks for that reason.  Called with all records it returns what a mean is divided
@@ -64,6 +73,7 @@ class Attempt:
         op: Op,
         source: Source,
         work: torch.Tensor,
+        common: bool = False,
         record: bytes,
         inspect: Inspect,
         right: Link | None,
@@ -74,23 +84,18 @@ class Attempt:
         on_hop: Callable[[int], None] | None = None,
     ) -> None:
         self._rank = rank = epoch.ids.index(me)
-        self._progress = RingProgress(len(epoch.ids), rank, layout, reduce_hops, record)
-        own = layout.segments[rank]
-        self._shift = 0 if op.reduces else own[0].start
-        _check_sizes(source, work, layout, layout.total if op.reduces else sum(chunk.nbytes for chunk in own))
+        stride = _STRIDE if common and reduce_hops else 1
+        self._progress = RingProgress(len(epoch.ids), rank, layout, reduce_hops, record, stride=stride)
+        self._bench = Workbench(layout, rank, op, source, work)
         self._epoch, self._round, self._layout, self._op = epoch, round, layout, op
+        self._common, self._stride = common, stride
         self._left = epoch.left_of(me)
-        self._source = source
-        self._work: Array = work.numpy()
-        self._work_view = self._work.data
         self._inspect = inspect
         self._right, self._arrivals = right, arrivals
         self._on_done, self._on_broken, self._on_hop = on_done, on_broken, on_hop
         self._loop = asyncio.get_running_loop()
         self._watch = SilenceWatch(self._left, arrivals, patience, lambda reason: self._break(reason, self._left))
-        self._sender = None if right is None else Sender(right, epoch, round, self._own)
-        self._checksums = [[0] * len(chunks) for chunks in layout.segments]
-        self._divisor: float | None = None
+        self._sender = None if right is None else Sender(right, epoch, round, self._own, common=common)
         self._records_seen = 0
         self._step: Step | None = None
         self._outcome = Outcome()
@@ -130,12 +135,15 @@ class Attempt:
     def admit(self, header: Header, extra: bytes) -> memoryview | None:
         if self._over:
             return None
+        nbytes = None if header.kind is Kind.PLACED else header.payload
         try:
             try:
-                step = self._progress.announced(header.phase, header.segment, header.chunk, header.payload, extra)
+                step = self._progress.announced(header.phase, header.segment, header.chunk, nbytes, extra)
             finally:
                 # Inputs of another shape make chunks of another size: let the records explain it first.
                 self._look_at_records()
+            if (header.kind is Kind.PLACED) is not self._common:
+                raise ProtocolViolation("a board where there is none" if nbytes is None else "bytes beside the board")
         except ProtocolViolation as violation:
             self._break(f"{short(self._left)} sent what cannot be: {violation}", self._left)
             return None
@@ -150,10 +158,10 @@ class Attempt:
             if self._over:
                 return None
         self._step = step
-        self._watch.chunk_began(step.chunk.nbytes, now, whole=header.lent is not None)
+        self._watch.chunk_began(step.chunk.nbytes, now, whole=self._common or header.lent is not None)
         if header.lent is not None and step.phase is Phase.REDUCE:
             return header.lent
-        return self._place(step.chunk)
+        return self._bench.place(step.chunk)
 
     def received(self, header: Header) -> None:
         step, self._step = self._step, None
@@ -161,28 +169,12 @@ class Attempt:
         if self._over or step is None or sender is None:
             return
         self._watch.chunk_ended()
-        began = time.perf_counter()
-        chunk = step.chunk
-        self._outcome.bytes_received += chunk.nbytes
-        place, slot, digest = self._place(chunk), None, header.checksum
-        if step.phase is Phase.REDUCE:
-            slot = sender.free_slot(chunk.nbytes) if step.operation is Operation.REDUCE else None
-            into = place if slot is None else slot
-            if not self._reduce(step, place if header.lent is None else header.lent, into):
-                self._break(f"{short(self._left)} sent a partial result that is not finite", self._left)
-                return
-            if slot is None:
-                digest = checksum(into)
-        elif chunk.segment == self._rank:
-            sender.returned()
-        if step.operation is not Operation.REDUCE:
-            self._checksums[chunk.segment][chunk.index] = digest
-        outgoing = self._progress.completed(step)
-        self._outcome.seconds_compute += time.perf_counter() - began
-        if outgoing is not None and slot is not None:
-            sender.send_slot(outgoing, UNSAID)
-        elif outgoing is not None:
-            sender.forward(outgoing, place, digest)
+        if self._common:
+            self._take_turn(step, header, sender)
+        else:
+            self._take_in(step, header, sender)
+        if self._over:
+            return
         sender.pump()
         if self._progress.done:
             self._finish()
@@ -204,47 +196,80 @@ class Attempt:
     def _look_at_records(self) -> None:
         if len(self._progress.records) > self._records_seen:
             self._records_seen = len(self._progress.records)
-            self._divisor = self._inspect(self._progress.ordered_records())
+            self._bench.divisor = self._inspect(self._progress.ordered_records())
 
-    def _place(self, chunk: Chunk) -> memoryview:
-        return self._work_view[chunk.start : chunk.stop]
+    def _take_in(self, step: Step, header: Header, sender: Sender) -> None:
+        """A chunk has come: in ``work``, or lent by the left neighbour."""
+        began = time.perf_counter()
+        chunk, bench = step.chunk, self._bench
+        self._outcome.bytes_received += chunk.nbytes
+        place, slot, digest = bench.place(chunk), None, header.checksum
+        if step.phase is Phase.REDUCE:
+            final = step.operation is Operation.FINISH
+            slot = None if final else sender.free_slot(chunk.nbytes)
+            into = place if slot is None else slot
+            if not bench.fold(chunk, place if header.lent is None else header.lent, into, final=final):
+                self._unsound()
+                return
+            if slot is None:
+                digest = checksum(into)
+        elif chunk.segment == self._rank:
+            sender.returned()
+        if step.operation is not Operation.REDUCE:
+            bench.note(chunk, digest)
+        outgoing = self._progress.completed(step)
+        self._outcome.seconds_compute += time.perf_counter() - began
+        if outgoing is not None and slot is not None:
+            sender.send_slot(outgoing, UNSAID)
+        elif outgoing is not None:
+            sender.forward(outgoing, place, digest)
 
-    def _reduce(self, step: Step, arrived: memoryview, into: memoryview) -> bool:
-        """Fold the own input and what has ``arrived`` into ``into``; False if what arrived is not sound."""
-        chunk = step.chunk
-        values = np.frombuffer(arrived, chunk.dtype)
-        if not sound(self._op, values):
-            return False
-        out = values if into is arrived else np.frombuffer(into, chunk.dtype)
-        self._source.fold(self._op, chunk.start, chunk.stop, values, out)
-        if step.operation is Operation.FINISH:
-            self._divide(out)
-        return True
-
-    def _write_own(self, chunk: Chunk, into: memoryview) -> None:
-        self._source.write(chunk.start - self._shift, chunk.stop - self._shift, np.frombuffer(into, chunk.dtype))
-
-    def _divide(self, values: Array) -> None:
-        if self._op is Op.MEAN and self._divisor is not None and values.size:
-            with np.errstate(all="ignore"):
-                np.divide(values, values.dtype.type(self._divisor), out=values)
+    def _take_turn(self, step: Step, header: Header, sender: Sender) -> None:
+        """It is this member's turn with a chunk on the board."""
+        began = time.perf_counter()
+        chunk, bench = step.chunk, self._bench
+        if step.phase is Phase.REDUCE:
+            final, place = step.operation is Operation.FINISH, bench.place(chunk)
+            if not bench.fold(chunk, place, place, final=final):
+                self._unsound()
+                return
+            if final:
+                bench.hash(chunk)
+                # Members keep step: by now the own chunk of the same number is about final elsewhere.
+                sender.returned()
+                if chunk.index == len(self._layout.segments[chunk.segment]) - 1:
+                    sender.unbind()
+        else:
+            for one in self._layout.segments[chunk.segment][step.first : chunk.index + 1]:
+                bench.hash(one)
+            if bench.told(chunk.segment, step.first, chunk.index) != header.checksum:
+                self.corrupt(header)
+                return
+        outgoing = self._progress.completed(step)
+        self._outcome.seconds_compute += time.perf_counter() - began
+        if outgoing is not None:
+            first = chunk.index // self._stride * self._stride
+            told = UNSAID if outgoing.phase is Phase.REDUCE else bench.told(chunk.segment, first, chunk.index)
+            sender.forward(outgoing, _NOTHING, told)
 
     def _own(self, outgoing: Outgoing, slot: memoryview | None) -> tuple[memoryview, int]:
         """The own values of a chunk, in ``slot`` if there is one, and their checksum."""
-        chunk = outgoing.chunk
         began = time.perf_counter()
-        payload = self._source.view(chunk.start, chunk.stop) if self._op.reduces and slot is None else None
+        chunk, bench, gather = outgoing.chunk, self._bench, outgoing.phase is Phase.GATHER
+        payload = bench.own(chunk) if slot is None and not self._common else None
         if payload is None:
             # What only moves is final here as well, so that it must be in ``work``.
-            payload = slot if slot is not None and self._op.reduces else self._place(chunk)
-            self._write_own(chunk, payload)
+            payload = slot if slot is not None and not gather else bench.place(chunk)
+            bench.write_own(chunk, payload)
         if slot is not None and payload is not slot:
             slot[:] = payload
-        lent = slot is not None and outgoing.phase is Phase.REDUCE
-        digest = UNSAID if lent else checksum(payload)
+        if gather:
+            digest = bench.hash(chunk)
+            if self._common:
+                digest = bench.told(chunk.segment, chunk.index, chunk.index)
+        else:
+            digest = UNSAID if self._common or slot is not None else checksum(payload)
         self._outcome.seconds_compute += time.perf_counter() - began
-        if outgoing.phase is Phase.GATHER:
-            self._checksums[chunk.segment][chunk.index] = digest
         return payload, digest
 
     def _alone(self) -> None:
@@ -256,11 +281,11 @@ class Attempt:
         except ValueError as refusal:
             self._break(str(refusal), None)
             return
-        for chunk in self._layout.chunks():
-            self._write_own(chunk, self._place(chunk))
-            self._divide(self._work[chunk.start : chunk.stop].view(chunk.dtype))
-            self._checksums[chunk.segment][chunk.index] = checksum(self._place(chunk))
+        self._bench.fill_alone()
         self._finish()
+
+    def _unsound(self) -> None:
+        self._break(f"{short(self._left)} sent a partial result that is not finite", self._left)
 
     def _finish(self) -> None:
         outcome = self._outcome
@@ -270,7 +295,7 @@ class Attempt:
         now = self._loop.time()
         first = now if self._first is None else self._first
         outcome.records = self._progress.ordered_records()
-        outcome.digest = combined_digest([one for row in self._checksums for one in row], self._layout.total)
+        outcome.digest = self._bench.digest()
         outcome.seconds_wait, outcome.seconds_wire = first - self._started, now - first
         self._close()
         self._on_done(outcome)
@@ -297,10 +322,3 @@ class Attempt:
         sender, self._sender = self._sender, None
         if sender is not None:
             sender.close()
-
-
-def _check_sizes(source: Source, work: torch.Tensor, layout: Layout, need: int) -> None:
-    if source.nbytes != need or work.numel() != layout.total:
-        raise ValueError(
-            f"source and work have {source.nbytes} and {work.numel()} bytes, not {need} and {layout.total}"
-        )

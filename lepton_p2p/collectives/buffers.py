@@ -38,3 +38,8 @@ class BufferPool:
                 idle.append(buffer)
             while len(self._idle) > _SIZES:
                 self._idle.popitem(last=False)
+
+    def forget(self, nbytes: int) -> None:
+        """Let the memory of idle buffers of this size go."""
+        with self._lock:
+            self._idle.pop((nbytes, False), None)

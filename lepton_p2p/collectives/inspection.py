@@ -14,15 +14,19 @@ DIFFER = "tensors or operation differ"
 """How the reason begins when inputs do not fit together; the agreement's rejection begins so, too."""
 
 
-def own_record(me: PeerId, pending: Pending, previous: int) -> Record:
-    """This member's record for the pending round; ``previous``: digest of the last result as it holds it."""
+def own_record(me: PeerId, pending: Pending, previous: int, *, shares: bool = False, board: int = 0) -> Record:
+    """This member's record for the pending round; ``previous``: digest of the last result as it holds it.
+
+    ``shares``, ``board``: see ``Boards``.
+    """
     return Record(
         peer=me,
         weight=pending.weight,
         schema=pending.packed.schema,
         previous=previous,
         state=pending.state,
-        flags=Flag.NONE if pending.packed.finite else Flag.NON_FINITE,
+        flags=(Flag.NONE if pending.packed.finite else Flag.NON_FINITE) | (Flag.SHARES if shares else Flag.NONE),
+        board=board,
         note=pending.note,
     )
 

@@ -54,7 +54,10 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A decided round's result as this peer holds it: ``buffer`` is flat uint8 in ``layout``."""
+    """A decided round's result as this peer holds it: ``buffer`` is flat uint8 in ``layout``.
+
+    common: it lies on a board, and is not this peer's to reuse.
+    """
 
     round: int
     epoch_number: int
@@ -65,6 +68,7 @@ class Kept:
     attempts: int
     layout: Layout
     buffer: torch.Tensor
+    common: bool = False
 
 
 @dataclass(frozen=True, slots=True)

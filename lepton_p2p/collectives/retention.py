@@ -25,10 +25,13 @@ class Retention:
 
     def keep(self, kept: Kept, link: Link | None) -> None:
         """Keep ``kept`` instead of the result before it, which by now everyone has."""
-        if self._kept is not None:
-            self._server.withdraw(RESULT, self._kept.round)
-            self.give_back(self._kept.buffer, link)
-        self._kept = kept
+        before, self._kept = self._kept, kept
+        if before is not None:
+            self._server.withdraw(RESULT, before.round)
+            if kept.common and not before.common:
+                self._pool.forget(before.buffer.numel())  # while there is a board they are not needed
+            elif not before.common:
+                self.give_back(before.buffer, link)
         view = kept.buffer.numpy().data
         self._server.provide(RESULT, kept.round, lambda offset, length: view[offset : offset + length])
 

@@ -31,6 +31,11 @@ class RingLink:
         self._opening: asyncio.Task[None] | None = None
         self._waiting: Callable[[Link | None], None] | None = None
 
+    @property
+    def link(self) -> Link | None:
+        """The open link to the right neighbour, if there is one now."""
+        return self._link
+
     def move(self, epoch: Epoch) -> None:
         """Belong to ``epoch`` from now on."""
         self._tag, self._waiting = epoch.tag, None

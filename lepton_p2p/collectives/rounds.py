@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 import torch
 
 from lepton_p2p.collectives.attempt import Attempt, Broken, Outcome
+from lepton_p2p.collectives.boards import Boards
 from lepton_p2p.collectives.buffers import BufferPool
 from lepton_p2p.collectives.counters import RoundCounters
 from lepton_p2p.collectives.fetch import FetchServer
@@ -41,6 +43,15 @@ from lepton_p2p.transport.links.arrivals import Arrivals
 from lepton_p2p.transport.links.link import Link
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Workspace:
+    """Where an attempt makes its result, and the link that may still send from there; common: on a board."""
+
+    memory: torch.Tensor
+    right: Link | None
+    common: bool
 
 
 class Rounds:
@@ -78,9 +89,11 @@ class Rounds:
         self._retention = Retention(self.pool, server, self._tasks)
         self._recovery = Recovery(self._me, self._tasks, describe=describe, connect=connect, take=self.pool.take)
         self._ring = RingLink(self._me, connect, self._link_lost, self._tasks)
+        self._boards = Boards(self._me, self._tasks, lambda: self._ring.link)
+        arrivals.on_board = self._boards.offered
         self._pending: Pending | None = None
         self._attempt: Attempt | None = None
-        self._buffers: tuple[torch.Tensor, Link | None] | None = None
+        self._workspace: _Workspace | None = None
         self._lost: list[Lost] = []
         self._delivered = False
         self._owed: Dropped | None = None
@@ -185,6 +198,7 @@ class Rounds:
         self._fail(Closed(reason))
         self._changed.set()
         self._ring.drop(reason)
+        self._boards.move(None)
         await self._tasks.aclose()
         await self._driver.aclose()
 
@@ -198,9 +212,9 @@ class Rounds:
         if self._attempt is not None:
             self._attempt.halt()
             self._attempt = None
-            assert self._buffers is not None
-            self._retention.give_back(*self._buffers)
-            self._buffers = None
+            workspace, self._workspace = self._workspace, None
+            if workspace is not None and not workspace.common:
+                self._retention.give_back(workspace.memory, workspace.right)
         self._recovery.cancel()
 
     def _run(self, run: fx.Run) -> None:
@@ -216,10 +230,17 @@ class Rounds:
         rank = epoch.ids.index(self._me)
         layout = layout_for(packed, pending.root, epoch.ids)
         root = root_rank(packed, pending.root, epoch.ids)
-        work = self.pool.take(layout.total)
+        board = self._boards.memory(run.round, layout.total)
+        work = self.pool.take(layout.total) if board is None else board
         left = epoch.left_of(self._me)
-        record = own_record(self._me, pending, self._machine.progress.digest)
-        self._buffers = (work, right)
+        record = own_record(
+            self._me,
+            pending,
+            self._machine.progress.digest,
+            shares=self._boards.shares,
+            board=self._boards.newest,
+        )
+        self._workspace = _Workspace(work, right, common=board is not None)
         self._attempt = Attempt(
             epoch=epoch,
             round=run.round,
@@ -229,6 +250,7 @@ class Rounds:
             op=packed.op,
             source=packed.source(rank, root=root),
             work=work,
+            common=board is not None,
             record=record.encode(),
             inspect=lambda records: inspect(record, epoch, packed.op, records),
             right=right,
@@ -245,9 +267,9 @@ class Rounds:
             self.on_hop(round, hop)
 
     def _done(self, run: fx.Run, pending: Pending, outcome: Outcome) -> None:
-        assert self._buffers is not None
-        work, right = self._buffers
-        self._attempt = self._buffers = None
+        workspace = self._workspace
+        assert workspace is not None
+        self._attempt = self._workspace = None
         pending.spent.add(outcome)
         layout = layout_for(pending.packed, pending.root, run.epoch.ids)
         # 0 means "none" in reports and records.
@@ -261,17 +283,20 @@ class Rounds:
             digest,
             pending.attempts,
             layout,
-            work,
+            workspace.memory,
+            workspace.common,
         )
-        count = self._keep(kept, pending, right)
+        records = self._keep(kept, pending, workspace.right)
+        count = len(contributors(records, pending.packed.op))
+        self._boards.decided(run.round, records, layout.total)
         self.feed(lambda now: self._machine.completed(now, run.epoch.tag, digest, count))
         self._resolve(kept, pending, run.epoch, recovered=False)
 
-    def _keep(self, kept: Kept, pending: Pending, right: Link | None) -> int:
-        """Keep the result; returns how many contributed to it."""
+    def _keep(self, kept: Kept, pending: Pending, right: Link | None) -> list[Record]:
+        """Keep the result; returns what its members said."""
         pending.packed.release()
         self._retention.keep(kept, right)
-        return len(contributors([Record.decode(record) for record in kept.records], pending.packed.op))
+        return [Record.decode(record) for record in kept.records]
 
     def _resolve(self, kept: Kept, pending: Pending, epoch: Epoch, *, recovered: bool) -> None:
         self._pending = None
@@ -307,7 +332,7 @@ class Rounds:
             reason = f"no holder could give the result of round {effect.round}"
             self.feed(lambda now: self._machine.broken(now, effect.epoch.tag, reason, None))
             return
-        count = self._keep(kept, pending, None)
+        count = len(contributors(self._keep(kept, pending, None), pending.packed.op))
         self.feed(lambda now: self._machine.recovered(now, effect.round, effect.digest, count))
         self._resolve(kept, pending, effect.epoch, recovered=True)
 
@@ -323,12 +348,14 @@ class Rounds:
                 self._arrivals.advance(epoch.number, epoch.tag)
                 self._arrivals.keep_only(epoch.ids)
                 self._ring.move(epoch)
+                self._boards.move(epoch)
                 self._paces = {peer: pace for peer, pace in self._paces.items() if peer in epoch.ids}
                 self._changed.set()
             case fx.DroppedOut(reason=reason):
                 if self._machine.epoch is None:
                     # The members must notice at once; if they took this peer along as a newcomer the ring stays.
                     self._ring.drop(reason)
+                    self._boards.move(None)
                     self._arrivals.keep_only(())
                 self._lost.clear()
                 dropped = Dropped(f"the swarm went on without this peer, which rejoins: {reason}")

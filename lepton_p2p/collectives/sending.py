@@ -32,10 +32,12 @@ class Sender:
     """The way to ``right`` for the chunks of ``round`` in ``epoch``.
 
     Payloads are not copied where they go through a socket: they must stay as they are until ``Link.drained``.
+    common: they lie where the right neighbour needs them, and it is only told so.
     """
 
-    def __init__(self, right: Link, epoch: Epoch, round: int, own: Own) -> None:
+    def __init__(self, right: Link, epoch: Epoch, round: int, own: Own, *, common: bool) -> None:
         self.bytes_sent = 0
+        self._common = common
         self._right, self._epoch, self._round, self._own = right, epoch, round, own
         self._outbox: Outbox[_Parcel] = Outbox(())
 
@@ -59,14 +61,21 @@ class Sender:
         """One of the own chunks has come back."""
         self._outbox.returned()
 
+    def unbind(self) -> None:
+        """No more of them will be reported: send the rest as it comes."""
+        self._outbox.unbind()
+
     def free_slot(self, nbytes: int) -> memoryview | None:
         """Where the right neighbour reads what is to be sent at once by :meth:`send_slot`; None: there is no such."""
-        return None if self._outbox.passing or not self._right.ready else self._right.slot(nbytes)
+        if self._common or self._outbox.passing or not self._right.ready:
+            return None
+        return self._right.slot(nbytes)
 
     def send_slot(self, outgoing: Outgoing, digest: int) -> None:
         """Send what lies in the slot that was asked for last."""
-        self._right.send_lent(self._head(Kind.LENT, outgoing, digest), outgoing.chunk.nbytes)
-        self.bytes_sent += outgoing.chunk.nbytes
+        nbytes = outgoing.chunk.nbytes
+        self._right.send_lent(self._head(Kind.LENT, outgoing, digest, nbytes), nbytes)
+        self.bytes_sent += nbytes
 
     def finish(self) -> None:
         """Send all that is left, whatever the link takes now: the next attempt must find nothing of this one."""
@@ -80,18 +89,20 @@ class Sender:
 
     def _send(self, parcel: _Parcel) -> None:
         outgoing, payload, digest = parcel
-        slot = self._right.slot(outgoing.chunk.nbytes)
+        slot = None if self._common else self._right.slot(outgoing.chunk.nbytes)
         if payload is None:
             payload, digest = self._own(outgoing, slot)
         elif slot is not None:
             slot[:] = payload
-        if slot is not None:
+        if self._common:
+            self._right.send(self._head(Kind.PLACED, outgoing, digest, 0))
+        elif slot is not None:
             self.send_slot(outgoing, digest)
         else:
-            self._right.send(self._head(Kind.CHUNK, outgoing, digest), payload)
+            self._right.send(self._head(Kind.CHUNK, outgoing, digest, payload.nbytes), payload)
             self.bytes_sent += payload.nbytes
 
-    def _head(self, kind: Kind, outgoing: Outgoing, digest: int) -> bytes:
+    def _head(self, kind: Kind, outgoing: Outgoing, digest: int, nbytes: int) -> bytes:
         chunk = outgoing.chunk
         return encode(
             kind,
@@ -102,6 +113,6 @@ class Sender:
             chunk=chunk.index,
             phase=outgoing.phase,
             extra=outgoing.extra,
-            payload=chunk.nbytes,
+            payload=nbytes,
             payload_checksum=digest,
         )

@@ -35,6 +35,10 @@ class Outbox(Generic[T]):
         """One of the own chunks is not under way any more."""
         self._under_way -= 1
 
+    def unbind(self) -> None:
+        """No window from now on."""
+        self._window = None
+
     @property
     def passing(self) -> bool:
         """Whether something that came from the left waits."""

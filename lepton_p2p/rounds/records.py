@@ -13,7 +13,7 @@ from enum import IntFlag
 
 from lepton_p2p.identity import PeerId
 
-_FIXED = struct.Struct("!16sdBQQQH")
+_FIXED = struct.Struct("!16sdBQQQQH")
 MAX_NOTE = 1024
 """Bytes of a note; the limit on what a member may make the others hold."""
 MAX_RECORD = _FIXED.size + MAX_NOTE
@@ -25,6 +25,8 @@ class Flag(IntFlag):
     NONE = 0
     NON_FINITE = 1
     """Its tensors held NaN or Inf: it counts with weight 0 and applies what the others made."""
+    SHARES = 2
+    """It can give memory to its right neighbour: they are on one machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class Record:
 
     ``schema``: 64-bit hash of names, shapes, dtypes and operation.  ``previous``: digest of the last round's
     result as this peer holds it (0: a newcomer).  ``state``: the caller's digest of what it holds before the
-    round (0: it does not say).  ``weight``: finite, at least 0.
+    round (0: it does not say).  ``weight``: finite, at least 0.  ``board``: number of the newest board that it has in
+    this epoch (0: none; see ``board_choice.py``).
     """
 
     peer: PeerId
@@ -42,6 +45,7 @@ class Record:
     previous: int = 0
     state: int = 0
     flags: Flag = Flag.NONE
+    board: int = 0
     note: bytes = b""
 
     def encode(self) -> bytes:
@@ -49,7 +53,14 @@ class Record:
         if len(self.note) > MAX_NOTE:
             raise ValueError(f"a note is at most {MAX_NOTE} bytes, this one has {len(self.note)}")
         head = _FIXED.pack(
-            bytes.fromhex(self.peer), self.weight, self.flags, self.schema, self.previous, self.state, len(self.note)
+            bytes.fromhex(self.peer),
+            self.weight,
+            self.flags,
+            self.schema,
+            self.previous,
+            self.state,
+            self.board,
+            len(self.note),
         )
         return head + self.note
 
@@ -58,10 +69,10 @@ class Record:
         """Read what ``encode`` wrote; ``ValueError`` for anything else (bytes come from the network)."""
         if len(data) < _FIXED.size:
             raise ValueError(f"a record has at least {_FIXED.size} bytes, this one {len(data)}")
-        peer, weight, flags, schema, previous, state, length = _FIXED.unpack_from(data)
+        peer, weight, flags, schema, previous, state, board, length = _FIXED.unpack_from(data)
         note = bytes(data[_FIXED.size :])
         if len(note) != length or length > MAX_NOTE:
             raise ValueError(f"a record announces a note of {length} bytes and carries {len(note)}")
         if not 0.0 <= weight < float("inf"):
             raise ValueError(f"a weight is finite and at least 0, not {weight}")
-        return cls(PeerId(peer.hex()), weight, schema, previous, state, Flag(flags & 1), note)
+        return cls(PeerId(peer.hex()), weight, schema, previous, state, Flag(flags & 3), board, note)

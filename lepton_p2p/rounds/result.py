@@ -26,9 +26,9 @@ class RoundResult:
     or Inf and counted with weight 0.  newcomers: members for which this was the first round.  lost: who was
     left behind during the round.  total_weight: sum of the contributors' weights.  digest: 64-bit hash of the
     result's bytes, equal on all members.  notes: each member's note (see ``records``).
-    bytes_sent, bytes_received: payload bytes of this peer's links, all attempts.  seconds_wait: until the
-    first byte came from the left neighbour; seconds_wire: from there to the result; seconds_compute: packing,
-    reducing, hashing.
+    bytes_sent, bytes_received: payload bytes of this peer's links, all attempts; 0 if all members worked in one
+    memory.  seconds_wait: until the first byte came from the left neighbour; seconds_wire: from there to the result;
+    seconds_compute: packing, reducing, hashing.
     """
 
     epoch: int

@@ -7,6 +7,9 @@ the same without reducing hops.  Chunks of a segment travel one by one, with no 
 
 The first chunk of each segment also carries *records* (opaque bytes, one per rank; see ``records.py``): while
 reducing, those of the ranks passed so far, in path order; while gathering, all that its origin knew.
+
+Where all members see the same memory nothing has to be carried, and what is final can be told of several chunks at
+once: a gathering announcement then stands for all chunks of its *stride* (see :class:`RingProgress`).
 """
 
 from __future__ import annotations
@@ -55,11 +58,13 @@ class Outgoing(NamedTuple):
 class Step(NamedTuple):
     """What an announced chunk will mean once its payload is here.
 
-    ``hop`` counts 1 to 2(N-1); ``opens``: this is the first chunk of its hop; ``forward``: the phase in which it is
-    sent on, None if it ends here.
+    ``first``: index of the first chunk of the segment that is meant; ``chunk`` is the last.  ``hop`` counts 1 to
+    2(N-1); ``opens``: this is the first chunk of its hop; ``forward``: the phase in which it is sent on, None if it
+    ends here.
     """
 
     operation: Operation
+    first: int
     chunk: Chunk
     phase: Phase
     hop: int
@@ -93,9 +98,11 @@ def decode_records(extra: bytes, limit: int) -> list[bytes]:
 class _Lane:
     """The chunks of one segment in one phase as they pass here, one after the other."""
 
-    __slots__ = ("chunks", "forward", "hop", "operation", "passed", "phase", "ranks")
+    __slots__ = ("chunks", "forward", "hop", "operation", "passed", "phase", "ranks", "stride")
 
-    def __init__(self, segment: int, phase: Phase, distance: int, world: int, chunks: tuple[Chunk, ...], hops: int):
+    def __init__(
+        self, segment: int, phase: Phase, distance: int, world: int, chunks: tuple[Chunk, ...], hops: int, stride: int
+    ):
         gather = phase is Phase.GATHER
         last = distance == (world - 1 if gather else hops)
         self.chunks = chunks
@@ -105,8 +112,14 @@ class _Lane:
         self.forward = (None if last else Phase.GATHER) if gather else Phase.GATHER if last else Phase.REDUCE
         # Whose records its first chunk brings, in path order.
         self.ranks = [(segment + hop) % world for hop in range(hops + 1 if gather else distance)]
+        self.stride = stride if gather else 1
         self.passed = 0
         """Chunks that have been dealt with."""
+
+    @property
+    def next(self) -> int:
+        """Index of the chunk that comes next: the last of its stride."""
+        return min(self.passed + self.stride, len(self.chunks)) - 1
 
 
 class RingProgress:
@@ -114,16 +127,24 @@ class RingProgress:
 
     ``reduce_hops`` is ``world - 1`` (all-reduce) or 0 (all-gather).  :meth:`begin` once; then for every chunk from
     the left :meth:`announced` with what its header says and :meth:`completed` when its payload is there.
+
+    ``stride``: how many chunks of a segment one gathering announcement stands for; it names the last of them.  More
+    than 1 only in memory that all members see, and with ``reduce_hops``; the same on all members.
     """
 
-    def __init__(self, world: int, rank: int, layout: Layout, reduce_hops: int, record: bytes) -> None:
+    def __init__(
+        self, world: int, rank: int, layout: Layout, reduce_hops: int, record: bytes, *, stride: int = 1
+    ) -> None:
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} is not in a world of {world}")
         if len(layout.segments) != world:
             raise ValueError(f"a layout of {len(layout.segments)} segments in a world of {world}")
         if reduce_hops not in (0, world - 1):
             raise ValueError(f"reduce_hops is 0 or {world - 1}, not {reduce_hops}")
+        if stride < 1 or (stride > 1 and not reduce_hops):
+            raise ValueError(f"a stride is at least 1, and 1 without reducing hops, not {stride}")
         self.world, self.rank, self.layout, self.reduce_hops = world, rank, layout, reduce_hops
+        self._stride = stride
         self.records: dict[int, bytes] = {rank: record}
         self.done = False
         self._reducing = [self._lane(Phase.REDUCE, segment) for segment in range(world)]
@@ -137,7 +158,8 @@ class RingProgress:
         distance = (self.rank - origin) % self.world
         if not distance or (phase is Phase.REDUCE and not self.reduce_hops):
             return None
-        return _Lane(segment, phase, distance, self.world, self.layout.segments[segment], self.reduce_hops)
+        chunks = self.layout.segments[segment]
+        return _Lane(segment, phase, distance, self.world, chunks, self.reduce_hops, self._stride)
 
     def begin(self) -> list[Outgoing]:
         """What to send first: the chunks of the own segment.  A world of one is done with this."""
@@ -149,11 +171,12 @@ class RingProgress:
         own = self.layout.segments[self.rank]
         return [Outgoing(chunk, phase, extra if chunk.index == 0 else b"") for chunk in own]
 
-    def announced(self, phase: int, segment: int, index: int, nbytes: int, extra: bytes) -> Step:
+    def announced(self, phase: int, segment: int, index: int, nbytes: int | None, extra: bytes) -> Step:
         """Check a header and take in its records; :class:`ProtocolViolation` if it cannot be.
 
-        Records are taken in before the sizes are compared, so that a caller can tell from them that the inputs
-        differ in shape (:attr:`records` is updated even if this raises for the size).
+        ``nbytes``: size of the payload; None if it does not travel.  Records are taken in before the sizes are
+        compared, so that a caller can tell from them that the inputs differ in shape (:attr:`records` is updated even
+        if this raises for the size).
         """
         if phase not in (Phase.REDUCE, Phase.GATHER) or segment >= self.world:
             raise ProtocolViolation(f"a chunk of segment {segment} in phase {phase} in a ring of {self.world}")
@@ -162,34 +185,39 @@ class RingProgress:
             if phase == Phase.REDUCE and not self.reduce_hops:
                 raise ProtocolViolation("a partial sum in an operation that only gathers")
             raise ProtocolViolation(f"segment {segment} came back to where it started in phase {Phase(phase).name}")
-        if index == 0:
+        if index == min(lane.stride, len(lane.chunks)) - 1:
             self._take_records(lane, segment, extra)
         elif extra:
             raise ProtocolViolation(f"records on chunk {index} of segment {segment}")
         if index >= len(lane.chunks):
             raise ProtocolViolation(f"segment {segment} has no chunk {index}")
         chunk = lane.chunks[index]
-        if nbytes != chunk.nbytes:
+        if nbytes is not None and nbytes != chunk.nbytes:
             raise ProtocolViolation(f"chunk {index} of segment {segment} has {chunk.nbytes} bytes, not {nbytes}")
-        if index != lane.passed:
-            what = "twice" if index < lane.passed else f"before chunk {index - 1}"
+        if index != lane.next:
+            what = "twice" if index < lane.passed else f"before chunk {lane.next}"
             raise ProtocolViolation(f"chunk {index} of segment {segment} came {what} in phase {lane.phase.name}")
         reducing = self._reducing[segment]
         if phase and reducing is not None and index >= reducing.passed:
             raise ProtocolViolation(f"chunk {index} of segment {segment} is final before it passed here as a sum")
-        return Step(lane.operation, chunk, lane.phase, lane.hop, index == 0, lane.forward)
+        return Step(lane.operation, lane.passed, chunk, lane.phase, lane.hop, not lane.passed, lane.forward)
 
     def completed(self, step: Step) -> Outgoing | None:
         """The payload of ``step`` is there and the operation done: what to send on.  May set :attr:`done`."""
         chunk = step.chunk
         lane = self._gathering[chunk.segment] if step.phase else self._reducing[chunk.segment]
         assert lane is not None
-        lane.passed += 1
-        self._missing -= 1
+        lane.passed = chunk.index + 1
+        self._missing -= lane.passed - step.first
         self.done = self._missing == 0
         if step.forward is None:
             return None
-        return Outgoing(chunk, step.forward, self._extra(step, lane) if chunk.index == 0 else b"")
+        opens = step.opens
+        if step.operation is Operation.FINISH:
+            if lane.passed % self._stride and lane.passed < len(lane.chunks):
+                return None  # to be told with those that follow
+            opens = lane.passed <= self._stride
+        return Outgoing(chunk, step.forward, self._extra(step, lane) if opens else b"")
 
     def ordered_records(self) -> tuple[bytes, ...]:
         """The records known so far in ring order; all of them when :attr:`done`."""

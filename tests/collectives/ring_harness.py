@@ -19,8 +19,10 @@ from lepton_p2p.rounds.patience import Patience, PatienceConfig
 from lepton_p2p.transport.links import Arrivals, Link, LinkHub, Purpose
 
 DEADLINE = 20.0
-SHARE_MEMORY = True
-"""Whether the members of a :class:`Ring` use memory that they share."""
+WAY = "memory"
+"""How chunks get from one member of a :class:`Ring` to the next: through "sockets", through "memory" that two share, or
+not at all because all work on one "board"."""
+_BOARD_BYTES = 16 << 20
 PATIENT = PatienceConfig(heartbeat=0.2, floor=10.0, ceiling=10.0, connect=10.0)
 HASTY = PatienceConfig(heartbeat=0.02, floor=0.1, ceiling=0.2, connect=0.2)
 
@@ -86,10 +88,13 @@ class Ring:
         self.patience = patience
         self.pool = BufferPool()
         self.seats: list[Seat] = []
+        self._boards: dict[tuple[int, int], torch.Tensor] = {}
 
     async def __aenter__(self) -> Ring:
         for rank in range(self.world):
-            hub = LinkHub(peer(rank), host="127.0.0.1", heartbeat=self.patience.heartbeat, share_memory=SHARE_MEMORY)
+            hub = LinkHub(
+                peer(rank), host="127.0.0.1", heartbeat=self.patience.heartbeat, share_memory=WAY != "sockets"
+            )
             seat = Seat(rank, hub, Arrivals(), self.patience)
             hub.serve(Purpose.RING, seat.arrivals.accept)
             await hub.start()
@@ -127,7 +132,12 @@ class Ring:
         seat, epoch = self.seats[rank], epoch_of(self.world, number)
         packed = Packed.pack(tensors, op, pool=self.pool, weight=weight)
         layout = packed.layout(self.world, root=root, chunk_bytes=chunk_bytes)
-        work = torch.full((layout.total,), 0xAA, dtype=torch.uint8)
+        common = WAY == "board" and self.world > 1
+        work = (
+            self._board(round, number)[: layout.total]
+            if common
+            else torch.full((layout.total,), 0xAA, dtype=torch.uint8)
+        )
         end: asyncio.Future[Outcome | Broken] = asyncio.get_running_loop().create_future()
         hops: list[int] = []
         left = epoch.left_of(peer(rank))
@@ -140,6 +150,7 @@ class Ring:
             op=op,
             source=packed.source(rank, root=root),
             work=work,
+            common=common,
             record=record if record is not None else str(weight).encode(),
             inspect=inspect or (lambda records: sum(float(one) for one in records)),
             right=seat.right,
@@ -151,6 +162,11 @@ class Ring:
             **options,
         )
         return Run(seat, attempt, packed, work, end, hops, tensors)
+
+    def _board(self, round: int, number: int) -> torch.Tensor:
+        """What all members see in this round of this epoch; fresh, so that nothing of others is mistaken for it."""
+        fresh = torch.full((_BOARD_BYTES,), 0xAA, dtype=torch.uint8)
+        return self._boards.setdefault((round, number), fresh)
 
     async def all(self, inputs: Sequence[Sequence[torch.Tensor]], op: Op = Op.SUM, **options: Any) -> list[Run]:
         """Run one round on all members with these inputs, to the end."""

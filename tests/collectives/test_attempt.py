@@ -24,10 +24,16 @@ from lepton_p2p.rounds.records import Record
 from lepton_p2p.transport.links.frames import Kind, checksum, encode
 
 
-@pytest.fixture(autouse=True, params=[True, False], ids=["memory", "sockets"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything here holds for both ways from peer to peer."""
-    monkeypatch.setattr(ring_harness, "SHARE_MEMORY", request.param)
+@pytest.fixture(autouse=True, params=["memory", "sockets", "board"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything here holds for all ways from peer to peer."""
+    monkeypatch.setattr(ring_harness, "WAY", request.param)
+    return str(request.param)
+
+
+carried = pytest.mark.parametrize("way", ["memory", "sockets"], indirect=True)
+"""For what is about bytes that are carried from one peer to the next."""
+on_a_board = pytest.mark.parametrize("way", ["board"], indirect=True)
 
 
 SHAPES: list[list[tuple[int, ...]]] = [[], [(0,)], [()], [(3,)], [(5, 7), (1000,), (2, 3, 4)], [(300_000,), (17,)]]
@@ -128,7 +134,7 @@ async def test_an_input_that_is_not_finite_counts_as_nothing() -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-async def test_gathering_gives_everybody_everything(world: int) -> None:
+async def test_gathering_gives_everybody_everything(world: int, way: str) -> None:
     given = [
         [torch.full((300, 300), float(rank)), torch.tensor([rank > 1, True]), torch.tensor(1j * rank)]
         for rank in range(world)
@@ -142,7 +148,7 @@ async def test_gathering_gives_everybody_everything(world: int) -> None:
             for got, expected in zip(result, given[rank], strict=True):
                 assert torch.equal(got, expected)
         end = await run.outcome()
-        assert end.bytes_sent == (world - 1) * run.packed.total
+        assert end.bytes_sent == (0 if way == "board" else (world - 1) * run.packed.total)
         assert len(end.records) == world
 
 
@@ -157,6 +163,7 @@ async def test_a_broadcast_is_the_roots_bytes(root: int) -> None:
             assert torch.equal(got.view(torch.int16), expected.view(torch.int16))
 
 
+@carried
 async def test_every_peer_sends_and_receives_its_share_of_the_bytes() -> None:
     given = inputs(4, [(1 << 18,)])
     async with Ring(4) as ring:
@@ -260,6 +267,7 @@ async def test_a_broken_attempt_leaves_the_links_for_the_next_epoch() -> None:
         assert not any(run.end.done() for run in stuck)
 
 
+@carried
 async def test_after_halt_there_is_no_callback_and_no_write() -> None:
     given = inputs(2, [(2_000_000,)])
     async with Ring(2) as ring:
@@ -339,6 +347,7 @@ def head(payload: bytes, *, digest: int | None = None, **fields: Any) -> bytes:
     )
 
 
+@carried
 @pytest.mark.parametrize(
     ("op", "payload", "fields", "why"),
     [
@@ -363,6 +372,101 @@ async def test_a_neighbour_that_sends_rubbish_is_named(
         assert broken.suspect == peer(1)
         assert short(peer(1)) in broken.reason
         assert why in broken.reason
+
+
+def placed(**fields: Any) -> bytes:
+    """A turn on the board of epoch 1, round 1, as the member of rank 1 of 2 would announce it first."""
+    epoch = epoch_of(2)
+    values: dict[str, Any] = {"segment": 1, "phase": 0, "extra": b"\x00\x031.0", "payload_checksum": 0, **fields}
+    return encode(Kind.PLACED, epoch=epoch.number, tag=epoch.tag, round=1, **values)
+
+
+@on_a_board
+@pytest.mark.parametrize(
+    ("value", "frames", "why"),
+    [
+        (math.nan, [placed()], "a partial result that is not finite"),
+        (1.0, [placed(segment=0)], "came back"),
+        (1.0, [placed(), placed(segment=0, phase=1, extra=b"\x00\x031.0\x00\x031.0")], "wrong checksum"),
+        (1.0, [head(bytes(64)) + bytes(64)], "bytes beside the board"),
+    ],
+    ids=["not finite", "came back", "not what was told", "carried"],
+)
+async def test_a_neighbour_that_puts_rubbish_on_the_board_is_named(value: float, frames: list[bytes], why: str) -> None:
+    async with Ring(2) as ring:
+        run = ring.prepare(0, [torch.ones(32)])
+        run.work.view(torch.float32)[:] = value
+        run.attempt.start()
+        link = ring.seats[1].right
+        assert link is not None
+        for frame in frames:
+            link.send(frame)
+        broken = await run.broken()
+        assert broken.suspect == peer(1)
+        assert short(peer(1)) in broken.reason
+        assert why in broken.reason
+
+
+@carried
+async def test_a_turn_on_a_board_that_does_not_exist_is_refused() -> None:
+    async with Ring(2) as ring:
+        run = ring.prepare(0, [torch.ones(32)])
+        run.attempt.start()
+        link = ring.seats[1].right
+        assert link is not None
+        link.send(placed())
+        broken = await run.broken()
+        assert (broken.suspect, "a board where there is none" in broken.reason) == (peer(1), True)
+
+
+@on_a_board
+async def test_after_halt_nobody_finds_a_byte_changed_on_the_board() -> None:
+    given = inputs(3, [(2_000_000,)])
+    async with Ring(3) as ring:
+        happened = asyncio.Event()
+
+        def halt(hop: int) -> None:
+            if hop == 3 and not happened.is_set():
+                for run in runs:
+                    run.attempt.halt()
+                left.append(runs[0].work.numpy().tobytes())
+                happened.set()
+
+        left: list[bytes] = []
+        runs = [ring.prepare(rank, given[rank], on_hop=halt) for rank in range(3)]
+        for run in runs:
+            run.attempt.start()
+        await asyncio.wait_for(happened.wait(), DEADLINE)
+        # Everything that was announced has arrived when the next epoch is through.
+        await ring.all(given, number=2)
+        assert runs[0].work.numpy().tobytes() == left[0]
+        assert not any(run.end.done() for run in runs)
+
+
+@on_a_board
+async def test_nothing_is_carried_and_all_see_one_result() -> None:
+    given = inputs(4, [(3_000_000,), (17,)])
+    async with Ring(4) as ring:
+        runs = await ring.all(given)
+        ends = [await run.outcome() for run in runs]
+        links = [seat.right.statistics() for seat in ring.seats if seat.right is not None]
+    assert len({run.work.data_ptr() for run in runs}) == 1
+    assert {(end.bytes_sent, end.bytes_received) for end in ends} == {(0, 0)}
+    assert {end.digest for end in ends} == {result_digest(runs[0].work, runs[0].packed.layout(4))}
+    assert all(link.bytes_sent < 20_000 for link in links)
+
+
+@on_a_board
+async def test_segments_of_unlike_numbers_of_chunks_are_no_dead_end() -> None:
+    # The last segment lies in seven groups, the others in one.
+    few = (torch.float64, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
+    given = [[torch.ones(100), *(torch.ones(1, dtype=dtype) for dtype in few)] for _ in range(3)]
+    async with Ring(3) as ring:
+        runs = await ring.all(given, chunk_bytes=64)
+        counts = [len(row) for row in runs[0].packed.layout(3, chunk_bytes=64).segments]
+    assert max(counts) > min(counts) + 2, "more than the window makes up for"
+    for tensor in unpacked(runs[2]):
+        assert torch.equal(tensor, torch.full_like(tensor, 3))
 
 
 async def test_infinities_are_fine_for_max_and_min() -> None:

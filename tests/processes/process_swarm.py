@@ -203,6 +203,12 @@ class ProcessSwarm:
         assert set(replies[0]["members"]) == set(replies[0]["contributors"]) == members
         return replies
 
+    async def on_a_board(self) -> None:
+        """Rounds until the workers make them in memory that all of them see."""
+        async with asyncio.timeout(DEADLINE):
+            while any(reply["bytes_sent"] for reply in await self.round()):
+                pass
+
     def without(self, *absent: Worker) -> ProcessSwarm:
         """The same swarm as seen by all but ``absent``; the processes still belong to this object."""
         rest = ProcessSwarm(self.nursery, self.sizes)

@@ -71,14 +71,12 @@ async def test_the_survivors_finish_the_round_in_which_one_was_killed(
     await swarm.round()
 
 
-@pytest.mark.parametrize("share_memory", [True, False], ids=["memory", "sockets"])
-async def test_the_survivors_of_kills_amid_many_chunks_hold_the_same_bytes(
-    nursery: Nursery, share_memory: bool
-) -> None:
+@pytest.mark.parametrize("way", ["memory", "sockets", "board"])
+async def test_the_survivors_of_kills_amid_many_chunks_hold_the_same_bytes(nursery: Nursery, way: str) -> None:
     async with ProcessSwarm(nursery, [5_000_000]) as swarm:
         for hop in (1, 3, 4, 6):
-            await swarm.grow(4, share_memory=share_memory)
-            await swarm.round()
+            await swarm.grow(4, share_memory=way != "sockets")
+            await (swarm.on_a_board() if way == "board" else swarm.round())
             victim = swarm.workers[hop % 4]
             await swarm.call(victim, "arm", at="hop", hop=hop, signal=SIGKILL)
             round = swarm.begin()
@@ -103,9 +101,12 @@ async def test_the_survivors_finish_the_round_if_another_dies_while_they_agree_h
     await swarm.round()
 
 
-async def test_who_misses_the_result_gets_it_from_who_has_it(refilled: ProcessSwarm) -> None:
+@pytest.mark.parametrize("way", ["memory", "board"])
+async def test_who_misses_the_result_gets_it_from_who_has_it(refilled: ProcessSwarm, way: str) -> None:
     swarm = refilled
     victim = swarm.workers[1]
+    if way == "board":
+        await swarm.on_a_board()
     members = (await swarm.round())[0]["members"]
     misses = members[(members.index(victim.peer) + 1) % 4]
     # It keeps back the last chunk that its right neighbour needs, until the two others have their result ...

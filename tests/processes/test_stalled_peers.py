@@ -9,7 +9,7 @@ from signal import SIGCONT, SIGSTOP
 from typing import Any
 
 import pytest
-from process_swarm import ProcessSwarm
+from process_swarm import Nursery, ProcessSwarm
 
 POINTS: list[tuple[dict[str, Any], int]] = [
     ({"at": "run"}, 0),
@@ -43,3 +43,26 @@ async def test_a_stopped_peer_is_left_behind_hears_of_it_and_comes_back(
     assert late["unchanged"], "a round without a result changes nobody's tensors"
     await swarm.settle()
     await swarm.round()
+
+
+@pytest.mark.parametrize("hop", range(1, 7))
+async def test_a_peer_that_was_stopped_amid_a_round_in_common_memory_spoils_nothing(nursery: Nursery, hop: int) -> None:
+    async with ProcessSwarm(nursery, [3_000_000]) as swarm:
+        await swarm.grow(4)
+        await swarm.on_a_board()
+        stopped = swarm.workers[hop % 4]
+        rest = swarm.without(stopped)
+        await swarm.call(stopped, "arm", at="hop", hop=hop, signal=SIGSTOP)
+        round = swarm.begin()
+        replies = await round.outcomes(rest.workers)
+        round.check(replies)
+        stopped.signal(SIGCONT)
+        (late,) = await round.outcomes([stopped])
+        assert late.get("error") == "Dropped" or late["values"] == replies[0]["values"]
+        for worker in rest.workers:
+            assert (await swarm.call(worker, "kept"))["intact"], "it wrote into what the others keep"
+        if "error" not in late:
+            # It had all that it needed; it hears of the others with its next call, or they did not miss it at all.
+            await swarm.begin().outcomes(swarm.workers)
+        await swarm.settle()
+        await swarm.on_a_board()

@@ -23,6 +23,7 @@ import inputs
 import psutil
 from faults import Fault, Faults
 
+from lepton_p2p.collectives.outcome import result_digest
 from lepton_p2p.errors import LeptonError
 from lepton_p2p.logging import configure_logging
 from lepton_p2p.peer import Peer
@@ -165,6 +166,14 @@ class Worker:
 
     async def do_members(self) -> Reply:
         return {"members": [member.peer.id for member in self._running.members()]}
+
+    async def do_kept(self) -> Reply:
+        """Whether the result that is kept for others still is what was agreed, and whether it lies on a board."""
+        assert self._running._node is not None
+        rounds = self._running._node.rounds
+        kept = rounds.kept(rounds.completed)
+        assert kept is not None
+        return {"intact": (result_digest(kept.buffer, kept.layout) or 1) == kept.digest, "common": kept.common}
 
     async def do_usage(self) -> Reply:
         gc.collect()

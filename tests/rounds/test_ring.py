@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -61,10 +62,46 @@ class Member:
         return outgoing, payload
 
 
-def run(layout: Layout, sources: list[bytes], reduce_hops: int, scheduler: random.Random) -> list[Member]:
+class OnBoard(Member):
+    """One rank that works on what all see: nothing is carried, so that the payloads here are empty."""
+
+    board = bytearray()
+    stride = 1
+
+    def __init__(self, world: int, rank: int, layout: Layout, reduce_hops: int, source: bytes) -> None:
+        super().__init__(world, rank, layout, reduce_hops, source)
+        stride = self.stride if reduce_hops else 1
+        self.progress = RingProgress(world, rank, layout, reduce_hops, b"record of %d" % rank, stride=stride)
+        self.work = self.board
+        self.seen: list[tuple[int, bytes]] = []
+        """Where final bytes were announced, and which lay there then."""
+
+    def receive(self) -> list[tuple[Outgoing, bytes]]:
+        outgoing, _ = self.inbox.popleft()
+        chunk = outgoing.chunk
+        step = self.progress.announced(outgoing.phase, chunk.segment, chunk.index, None, outgoing.extra)
+        if step.opens:
+            self.hops.append(step.hop)
+        span = slice(chunk.start, chunk.stop)
+        if step.operation is Operation.STORE:
+            for one in self.progress.layout.segments[chunk.segment][step.first : chunk.index + 1]:
+                self.seen.append((one.start, bytes(self.board[one.start : one.stop])))
+        else:
+            self.board[span] = bytes((a + b) % 256 for a, b in zip(self.board[span], self.source[span], strict=True))
+        onward = self.progress.completed(step)
+        return [] if onward is None else [self._count(onward)]
+
+
+def run(
+    layout: Layout,
+    sources: list[bytes],
+    reduce_hops: int,
+    scheduler: random.Random,
+    kind: Callable[[int, int, Layout, int, bytes], Member] = Member,
+) -> list[Member]:
     """Deliver in any order that keeps each link first in, first out."""
     world = len(sources)
-    members = [Member(world, rank, layout, reduce_hops, source) for rank, source in enumerate(sources)]
+    members = [kind(world, rank, layout, reduce_hops, source) for rank, source in enumerate(sources)]
     unstarted = list(range(world))
     while True:
         ready = [m.progress.rank for m in members if m.inbox and m.progress.rank not in unstarted]
@@ -131,6 +168,34 @@ def test_all_gather_gives_everybody_the_slots_of_all(slot_sizes: list[int], sche
         assert member.progress.done
         assert len(member.progress.records) == world
         assert sorted(member.hops) == list(range(1, world))
+
+
+@settings(deadline=None)
+@given(st.integers(2, 9), sizes, sizes, st.integers(1, 5), st.randoms(use_true_random=False))
+def test_on_a_board_everybody_sees_the_sum_in_one_place_and_nothing_that_is_not_final(
+    world: int, first: int, second: int, stride: int, scheduler: random.Random
+) -> None:
+    start = -(-first // 64) * 64
+    groups = [Group("uint8", 1, 0, first), Group("float64", 8, start, start + second // 8 * 8)]
+    layout = Layout.even(groups, world, chunk_bytes=128)
+    sources = [scheduler.randbytes(layout.total) for _ in range(world)]
+
+    class Here(OnBoard):
+        board = bytearray(scheduler.randbytes(layout.total))
+
+    Here.stride = stride
+    expected = bytes(sum(column) % 256 for column in zip(*sources, strict=True))
+    for member in run(layout, sources, world - 1, scheduler, Here):
+        assert member.progress.done
+        assert member.progress.ordered_records() == tuple(b"record of %d" % rank for rank in range(world))
+        assert sorted(member.hops) == list(range(1, 2 * (world - 1) + 1))
+        assert isinstance(member, OnBoard)
+        others = [
+            chunk for row in layout.segments for chunk in row if row[0].segment != (member.progress.rank + 1) % world
+        ]
+        assert sorted(place for place, _ in member.seen) == sorted(chunk.start for chunk in others)
+        for place, seen in member.seen:
+            assert seen == expected[place : place + len(seen)]
 
 
 @given(st.lists(st.binary(max_size=100), max_size=9))
@@ -227,6 +292,69 @@ def test_an_all_gather_has_no_partial_sums() -> None:
     progress.begin()
     with pytest.raises(ProtocolViolation, match="only gathers"):
         progress.announced(Phase.REDUCE, 1, 0, 64, b"")
+
+
+@pytest.fixture
+def strided() -> RingProgress:
+    """Rank 0 of 2, begun: five chunks per segment, told of in threes; all sums have passed."""
+    layout = Layout.even([Group("uint8", 1, 0, 64 * 20)], 2, chunk_bytes=128)
+    progress = RingProgress(2, 0, layout, 1, b"record of 0", stride=3)
+    progress.begin()
+    return progress
+
+
+def test_final_chunks_are_told_of_by_the_stride(strided: RingProgress) -> None:
+    told = []
+    for index in range(5):
+        step = strided.announced(Phase.REDUCE, 1, index, None, b"" if index else record(1))
+        told.append(strided.completed(step))
+    assert [None if one is None else (one.phase, one.chunk.index, one.extra) for one in told] == [
+        None,
+        None,
+        (Phase.GATHER, 2, record(1, 0)),
+        None,
+        (Phase.GATHER, 4, b""),
+    ]
+    first = strided.announced(Phase.GATHER, 0, 2, None, record(0, 1))
+    assert (first.first, first.chunk.index, first.opens, strided.completed(first)) == (0, 2, True, None)
+    assert not strided.done
+    last = strided.announced(Phase.GATHER, 0, 4, None, b"")
+    assert (last.first, last.chunk.index, last.opens) == (3, 4, False)
+    strided.completed(last)
+    assert strided.done
+
+
+@pytest.mark.parametrize(
+    ("index", "extra", "why"),
+    [
+        (0, b"", "before chunk 2"),
+        (4, b"", "before chunk 2"),
+        (5, b"", "no chunk 5"),
+        (2, b"", "0 records"),
+        (4, record(0, 1), "records on chunk 4"),
+    ],
+)
+def test_final_chunks_that_are_told_of_out_of_step_are_refused(
+    strided: RingProgress, index: int, extra: bytes, why: str
+) -> None:
+    with pytest.raises(ProtocolViolation, match=why):
+        strided.announced(Phase.GATHER, 0, index, None, extra)
+
+
+def test_a_stride_cannot_be_final_before_all_of_it_passed_as_sums() -> None:
+    layout = Layout.even([Group("uint8", 1, 0, 64 * 18)], 3, chunk_bytes=128)
+    progress = RingProgress(3, 1, layout, 2, b"record of 1", stride=3)
+    progress.begin()
+    for index in range(2):
+        progress.completed(progress.announced(Phase.REDUCE, 0, index, None, b"" if index else record(0)))
+    with pytest.raises(ProtocolViolation, match="before it passed here"):
+        progress.announced(Phase.GATHER, 0, 2, None, record(0, 1, 2))
+
+
+@pytest.mark.parametrize(("hops", "stride"), [(2, 0), (0, 2)])
+def test_a_stride_that_cannot_be_is_refused(hops: int, stride: int) -> None:
+    with pytest.raises(ValueError, match="stride"):
+        RingProgress(3, 0, LAYOUT, hops, b"", stride=stride)
 
 
 @pytest.mark.parametrize(("world", "rank", "hops"), [(3, 3, 2), (3, 0, 1), (2, 0, 1)])

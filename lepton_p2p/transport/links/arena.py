@@ -4,17 +4,12 @@ An arena belongs to one direction of one link: the sender writes payloads into i
 frame on the socket; the receiver reads them where they lie and gives the slots back with another frame.  Everything
 else (order, liveness, deadlines, checksums) is the link's as ever.
 
-The memory is anonymous (``memfd_create(2)``): it has no name that could be left behind, and goes when both ends are
-gone.  The receiver maps only what is sealed against shrinking, since reading beyond the end of a file is a fatal
-signal.
+See ``memory.py`` for where it comes from.
 """
 
 from __future__ import annotations
 
-import fcntl
-import mmap
-import os
-
+from lepton_p2p.transport.links import memory
 from lepton_p2p.transport.links.frames import MAX_PAYLOAD, FrameError
 
 SLOTS = 4
@@ -27,29 +22,14 @@ _BYTES = SLOTS * SLOT_BYTES
 
 def create() -> int:
     """The descriptor of fresh memory for an arena; ``OSError`` where the system has none to give."""
-    fd = os.memfd_create("lepton-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.posix_fallocate(fd, 0, _BYTES)  # now: a page that cannot be had later is a fatal signal
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _map(fd: int) -> memoryview:
-    """Map and close ``fd``; the mapping lives as long as somebody holds a view of it."""
-    try:
-        return memoryview(mmap.mmap(fd, _BYTES))
-    finally:
-        os.close(fd)
+    return memory.create("lepton-arena", _BYTES)
 
 
 class Lender:
     """The sender's end.  Takes over the descriptor ``fd``."""
 
     def __init__(self, fd: int) -> None:
-        self._memory = _map(fd)
+        self._memory = memory.adopt(fd, _BYTES)
         self._lent = 0
         self._returned = 0
 
@@ -81,16 +61,7 @@ class Borrower:
     """
 
     def __init__(self, fd: int) -> None:
-        try:
-            seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
-            size = os.fstat(fd).st_size
-        except OSError as error:
-            os.close(fd)
-            raise FrameError(f"what was handed in is no shared memory: {error.strerror}") from None
-        if not seals & fcntl.F_SEAL_SHRINK or size != _BYTES:
-            os.close(fd)
-            raise FrameError(f"memory of {size} bytes, sealed with {seals:#x}, is not an arena")
-        self._memory = _map(fd)
+        self._memory = memory.adopt(fd, _BYTES)
         self._read = 0
 
     def slot(self, nbytes: int) -> memoryview:

@@ -16,6 +16,7 @@ from lepton_p2p.transport.links.link import Link
 from lepton_p2p.transport.links.protocol import Verdict
 
 _log = structlog.get_logger(__name__)
+_CHUNKS = frozenset((Kind.CHUNK, Kind.LENT, Kind.PLACED))
 
 
 class ChunkSink(Protocol):
@@ -45,7 +46,7 @@ class _Expected:
 
 
 class Arrivals:
-    """Routes the CHUNK frames of all accepted ring links of one peer.
+    """Routes the chunks of all accepted ring links of one peer.
 
     The position is ``(epoch number, epoch tag, round)``.  A frame of the expected round from the expected left
     neighbour goes to the sink; one from further on holds its link (no reading, no spinning) until :meth:`expect` or
@@ -57,6 +58,8 @@ class Arrivals:
     def __init__(self, on_lost: Callable[[PeerId, str], None] | None = None) -> None:
         self.on_early: Callable[[], None] | None = None
         """Called when a chunk comes for a round that this peer has not begun: the others wait for it."""
+        self.on_board: Callable[[Link, Header], None] | None = None
+        """Called when a peer says on ``link`` that it handed in a board: who hears it collects the descriptor."""
         self._on_lost = on_lost
         self._links: dict[PeerId, Link] = {}
         self._lost: dict[PeerId, str] = {}
@@ -147,7 +150,10 @@ class Arrivals:
             self._on_lost(remote, reason)
 
     def _route(self, link: Link, remote: PeerId, header: Header, extra: bytes) -> memoryview | Verdict:
-        if header.kind is not Kind.CHUNK and header.kind is not Kind.LENT:
+        if header.kind is Kind.BOARD and self.on_board is not None:
+            self.on_board(link, header)
+            return Verdict.DRAIN
+        if header.kind not in _CHUNKS:
             link.abort(f"the remote sent {header.kind.name} on a ring link")
             return Verdict.DRAIN
         expected = self._expected

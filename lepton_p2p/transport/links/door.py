@@ -1,6 +1,6 @@
-"""How the memory of an arena gets from one process to another: a Unix socket on the side, for descriptors only.
+"""How memory gets from one process to another: a Unix socket on the side, for descriptors only.
 
-The acceptor of a link names its door and a secret in the WELCOME; the connector hands in its memory there, if the
+The acceptor of a link names its door and a secret in the WELCOME; the connector hands in memory there, if the
 door is in reach, which it is exactly if both are on one machine (in one network namespace).  A datagram is in the
 door's queue when sending it has returned, before anything that the connector then says on the link: nobody waits.
 """
@@ -12,11 +12,14 @@ import contextlib
 import os
 import secrets
 import socket
+from collections import deque
 
 _PREFIX = b"\0lepton-door-"  # abstract: no file to be left behind (unix(7))
 _NAME_BYTES = 16
 SECRET_BYTES = 16
 OFFER_BYTES = _NAME_BYTES + SECRET_BYTES
+_WAITING = 2
+"""Descriptors that may wait for one offer to be collected."""
 
 
 def hand_in(offer: bytes, fd: int) -> bool:
@@ -37,12 +40,12 @@ def hand_in(offer: bytes, fd: int) -> bool:
 class Door:
     """The acceptor's end; ``OSError`` where the system has no such sockets.
 
-    Only secrets that were offered are kept, each once; everything else that comes is closed at once.
+    Only what comes with a secret that was offered is kept, a little of it; everything else is closed at once.
     """
 
     def __init__(self) -> None:
         self._name = secrets.token_bytes(_NAME_BYTES)
-        self._offered: dict[bytes, int | None] = {}
+        self._offered: dict[bytes, deque[int]] = {}
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         self._socket = socket.socket(socket.AF_UNIX, kind)
         try:
@@ -52,22 +55,22 @@ class Door:
             raise
 
     def offer(self) -> bytes:
-        """What to tell a connector; to be followed by :meth:`collect` or :meth:`withdraw` of the same."""
+        """What to tell a connector, who may hand in at it until :meth:`withdraw` of the same."""
         secret = secrets.token_bytes(SECRET_BYTES)
-        self._offered[secret] = None
+        self._offered[secret] = deque()
         return self._name + secret
 
     def collect(self, offer: bytes) -> int | None:
-        """The descriptor that was handed in for ``offer``, now the caller's; None if there is none."""
+        """The oldest descriptor that was handed in at ``offer``, now the caller's; None if there is none."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 self._read()
-        return self._offered.pop(offer[_NAME_BYTES:], None)
+        waiting = self._offered.get(offer[_NAME_BYTES:])
+        return waiting.popleft() if waiting else None
 
     def withdraw(self, offer: bytes) -> None:
         """The offer is not good any more.  Idempotent."""
-        fd = self._offered.pop(offer[_NAME_BYTES:], None)
-        if fd is not None:
+        for fd in self._offered.pop(offer[_NAME_BYTES:], ()):
             os.close(fd)
 
     def close(self) -> None:
@@ -84,8 +87,9 @@ class Door:
         for level, kind, data in notes:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-        if len(fds) == 1 and self._offered.get(secret, 0) is None:
-            self._offered[secret] = fds[0]
+        waiting = self._offered.get(secret)
+        if len(fds) == 1 and waiting is not None and len(waiting) < _WAITING:
+            waiting.append(fds[0])
         else:
             for fd in fds:
                 os.close(fd)

@@ -66,6 +66,13 @@ class Kind(IntEnum):
     """
     RETURNED = 11
     """The arena's two oldest slots may be written again."""
+    BOARD = 12
+    """Memory for all members of ``epoch`` was handed in at the door; ``round`` is its number (see ``board.py``)."""
+    PLACED = 13
+    """A CHUNK whose payload lies on the board, with which it is the receiver's turn.
+
+    Its checksum is 0 for a partial sum; for what is final it is that of the checksums of all chunks it stands for.
+    """
 
 
 _KINDS = {kind.value: kind for kind in Kind}
@@ -168,6 +175,8 @@ def decode(
     known = _KINDS.get(kind & 15)
     if known is None:
         raise FrameError(f"a frame of unknown kind {kind & 15}")
+    if known is Kind.PLACED and payload:
+        raise FrameError("a payload behind a frame that says that it lies on the board")
     memory = None
     if known is Kind.LENT:
         if lent is None:

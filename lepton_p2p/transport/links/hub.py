@@ -202,12 +202,12 @@ class LinkHub:
             return
         try:
             fd = arena.create()
-        except (OSError, AttributeError) as error:
+        except OSError as error:
             _log.info("no shared memory to be had; tensors go through the socket", why=str(error))
             return
         try:
             if hand_in(offer, fd):
-                link.share(Lender(os.dup(fd)))
+                link.share(Lender(os.dup(fd)), lambda memory: hand_in(offer, memory))
         finally:
             os.close(fd)
 
@@ -215,7 +215,7 @@ class LinkHub:
         door, offer = self._door, b""
         if door is not None and link.purpose is Purpose.RING:
             offer = door.offer()
-            link.expect_arena(lambda: door.collect(offer))
+            link.expect_memory(lambda: door.collect(offer))
             link.watch(lambda reason: door.withdraw(offer))
         link.send(encode(Kind.WELCOME, extra=offer))
 

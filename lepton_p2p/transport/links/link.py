@@ -93,6 +93,7 @@ class Link:
         )
         self._lender: Lender | None = None
         self._collect: Callable[[], int | None] | None = None
+        self._hand_in: Callable[[int], bool] | None = None
         self._transport: asyncio.Transport | None = None
         self._reason: str | None = None
         self._watchers: list[Callable[[str], None]] = []
@@ -157,14 +158,30 @@ class Link:
         self._bytes_sent += nbytes
         self.send(head)
 
-    def share(self, lender: Lender) -> None:
-        """Use the arena of ``lender``, which was handed in, from now on."""
+    def share(self, lender: Lender, hand_in: Callable[[int], bool]) -> None:
+        """Use the arena of ``lender``, which was handed in, from now on; ``hand_in(fd)`` gives the remote more."""
         self.send(encode(Kind.ARENA))
-        self._lender = lender
+        self._lender, self._hand_in = lender, hand_in
 
-    def expect_arena(self, collect: Callable[[], int | None]) -> None:
-        """The remote may say that it handed in an arena; ``collect()`` then finds the descriptor."""
+    @property
+    def shares(self) -> bool:
+        """Whether memory can be given to the remote."""
+        return self._lender is not None
+
+    def hand_over(self, fd: int, head: bytes) -> bool:
+        """Give the memory behind ``fd`` (which stays the caller's) to the remote and say so with ``head``."""
+        if self._lender is None or self._hand_in is None or not self._hand_in(fd):
+            return False
+        self.send(head)
+        return True
+
+    def expect_memory(self, collect: Callable[[], int | None]) -> None:
+        """The remote may say that it handed in memory; ``collect()`` then finds the descriptor."""
         self._collect = collect
+
+    def collect(self) -> int | None:
+        """The descriptor that the remote handed in, now the caller's; None if there is none."""
+        return self._collect() if self._collect is not None else None
 
     def send(self, head: bytes, payload: memoryview | None = None) -> None:
         """Send an encoded ``head`` (see ``frames.encode``) and the payload it announces; ignored on a closed link."""
@@ -246,8 +263,7 @@ class Link:
             if self.on_writable is not None and self.ready:
                 self.on_writable()
         elif kind is Kind.ARENA:
-            collect, self._collect = self._collect, None
-            fd = collect() if collect is not None else None
+            fd = self.collect() if self.protocol.borrower is None else None
             if fd is None:
                 raise FrameError("an arena announced that nobody handed in")
             self.protocol.borrower = Borrower(fd)
@@ -265,6 +281,7 @@ class Link:
             return
         self._reason = reason
         self._lender = self.protocol.borrower = None
+        self._hand_in = self._collect = None
         if self._timer is not None:
             self._timer.cancel()
         waiting, self._waiting = self._waiting, []

@@ -45,11 +45,12 @@ class FrameHandler(Protocol):
     def admit(self, header: Header, extra: bytes) -> memoryview | Verdict:
         """Where the payload goes: writable memory of exactly ``header.payload`` bytes, or a verdict.
 
-        ``header.lent`` itself, if there is one, says: leave it there.
+        ``header.lent`` itself, if there is one, says: leave it there.  The payload of a PLACED frame is where it is
+        to be already: any memory says that it is wanted.
         """
 
     def received(self, header: Header) -> None:
-        """The payload is complete in the memory that ``admit`` gave, and its checksum is right."""
+        """The payload is complete in the memory that ``admit`` gave, and its checksum (if it has one) is right."""
 
     def corrupt(self, header: Header) -> None:
         """The payload is complete in the memory that ``admit`` gave, and its checksum is wrong."""
@@ -224,6 +225,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._target = verdict if isinstance(verdict, memoryview) else None
         if header.lent is not None:
             self._take(header, header.lent)
+        elif header.kind is Kind.PLACED:
+            self._finish(header)
         else:
             self._body, self._filled = True, 0
         return True
@@ -254,7 +257,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self.frames_received += 1
         if target is None:
             return
-        if (target is header.lent and not header.checksum) or checksum(target) == header.checksum:
+        elsewhere = header.kind is Kind.PLACED or (target is header.lent and not header.checksum)
+        if elsewhere or checksum(target) == header.checksum:
             self.handler.received(header)
         else:
             self.handler.corrupt(header)

@@ -86,7 +86,7 @@ def test_nothing_is_overwritten_before_it_was_read(payloads: list[bytes], data: 
 def test_what_could_shrink_under_the_reader_is_not_mapped() -> None:
     fd = os.memfd_create("loose", os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, SLOTS * SLOT_BYTES)
-    with pytest.raises(FrameError, match="not an arena"):
+    with pytest.raises(FrameError, match="not what was announced"):
         Borrower(fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)  # taken over, and closed

@@ -53,12 +53,16 @@ def test_each_offer_gets_its_own(door: Door, pipe: tuple[int, int]) -> None:
         os.close(fd or -1)
 
 
-def test_an_offer_is_good_once(door: Door, pipe: tuple[int, int]) -> None:
+def test_an_offer_is_good_until_it_is_withdrawn(door: Door, pipe: tuple[int, int]) -> None:
     offer = door.offer()
-    hand_in(offer, pipe[0])
-    fd = door.collect(offer)
-    os.close(fd or -1)
-    hand_in(offer, pipe[0])
+    for _ in range(3):
+        assert hand_in(offer, pipe[0])
+        fd = door.collect(offer)
+        assert fd is not None
+        os.close(fd)
+        assert door.collect(offer) is None
+    door.withdraw(offer)
+    assert hand_in(offer, pipe[0])
     assert door.collect(offer) is None
 
 
@@ -73,14 +77,23 @@ def test_what_was_not_offered_for_is_closed(door: Door) -> None:
     os.close(reader)
 
 
-def test_of_two_for_one_offer_the_first_counts(door: Door, pipe: tuple[int, int]) -> None:
+def test_what_was_handed_in_is_collected_in_order_and_not_much_of_it(door: Door) -> None:
     offer = door.offer()
-    assert hand_in(offer, pipe[0])
-    assert hand_in(offer, pipe[1])
-    fd = door.collect(offer)
-    os.write(pipe[1], b"1")
-    assert os.read(fd or -1, 1) == b"1"
-    os.close(fd or -1)
+    pipes = [os.pipe() for _ in range(3)]
+    for reader, _ in pipes:
+        assert hand_in(offer, reader)
+        os.close(reader)
+    for _, writer in pipes[:2]:
+        fd = door.collect(offer)
+        assert fd is not None
+        os.write(writer, b"1")
+        assert os.read(fd, 1) == b"1"
+        os.close(fd)
+    assert door.collect(offer) is None
+    with pytest.raises(BrokenPipeError):
+        os.write(pipes[2][1], b"1")
+    for _, writer in pipes:
+        os.close(writer)
 
 
 @pytest.mark.parametrize("gone", ["withdrawn", "closed"])

@@ -14,7 +14,7 @@ import structlog.testing
 
 from lepton_p2p.errors import AddressError, Closed, PortInUse, SwarmUnreachable
 from lepton_p2p.identity import PeerId
-from lepton_p2p.transport.links import Link, LinkHub, Purpose, Ticket
+from lepton_p2p.transport.links import Link, LinkHub, Purpose, Ticket, memory
 from lepton_p2p.transport.links.frames import Header, Kind, checksum, encode
 from lepton_p2p.transport.links.handshake import GREETING_BYTES, PREAMBLE
 from lepton_p2p.transport.links.protocol import Verdict
@@ -365,6 +365,42 @@ async def test_only_links_of_rings_share_memory(sides: Callable[..., Any]) -> No
     link, other = await ring_link(await sides(ALICE), await sides(BOB), Purpose.PUSH)
     assert link.slot(100_000) is None
     assert other.protocol.borrower is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shared memory needs memfd_create and abstract sockets")
+async def test_more_memory_can_be_handed_over(sides: Callable[..., Any]) -> None:
+    link, other = await ring_link(await sides(ALICE), await sides(BOB))
+    assert link.shares
+    fd = memory.create("more", 8192)
+    for number in (1, 2):
+        assert link.hand_over(fd, encode(Kind.BOARD, round=number))
+    mine = memory.adopt(fd)
+    for number in (1, 2):
+        theirs = other.collect()
+        assert theirs is not None
+        mine[number] = number
+        assert memory.adopt(theirs)[number] == number
+    assert other.collect() is None
+
+
+@pytest.mark.parametrize("wanting", [(False, True), (True, False)])
+async def test_without_the_consent_of_both_none_can_be_handed_over(
+    sides: Callable[..., Any], wanting: tuple[bool, bool]
+) -> None:
+    alice, bob = await sides(ALICE, share_memory=wanting[0]), await sides(BOB, share_memory=wanting[1])
+    link, other = await ring_link(alice, bob)
+    sent = link.statistics().bytes_sent
+    assert not link.shares
+    assert not link.hand_over(0, encode(Kind.BOARD))
+    assert link.statistics().bytes_sent == sent, "nothing is announced that was not handed in"
+    assert other.collect() is None
+
+
+async def test_a_second_arena_ends_the_link(sides: Callable[..., Any]) -> None:
+    link, other = await ring_link(await sides(ALICE), await sides(BOB))
+    gone = lost(other)
+    link.send(encode(Kind.ARENA))
+    assert "nobody handed in" in await asyncio.wait_for(gone, DEADLINE)
 
 
 async def test_memory_that_was_announced_but_not_handed_in_ends_the_link(sides: Callable[..., Any]) -> None:
