@@ -112,8 +112,8 @@ class PeerSettings(BaseSettings):
     share_memory: bool = Field(
         True,
         description="Give tensors to peers on this machine through memory that both share instead of sockets: less "
-        "work for the processor. Anonymous, 4 MiB per link, nothing is left behind. Switch it off where shared memory "
-        "is rationed. Default: yes.",
+        "work for the processor. Anonymous: 4 MiB per link, and twice the largest round if all members are on one "
+        "machine; nothing is left behind. Switch it off where shared memory is rationed. Default: yes.",
     )
     insecure: bool = Field(
         False,

@@ -136,6 +136,8 @@ async def test_other_shapes_on_the_board_change_nothing_anywhere(swarm: Swarm, o
     )
     assert all(isinstance(outcome, lp.SchemaMismatch) for outcome in outcomes), outcomes
     assert all(torch.equal(tensor, torch.ones_like(tensor)) for tensor in tensors)
+    for peer in peers:
+        assert not peer.parts[0].rounds.pool._idle.get((400_000, False)), "a board is not one's own to use again"
     await on_a_board(peers)
 
 
