@@ -121,6 +121,8 @@ class Balloting(AgreementCore):
         if self.me.id not in (peer.id for peer in message.candidates):
             return
         known = self.epoch is None or sender.id in self.epoch.ids or sender.id in self._fellow
+        # The proposer may hold a promise from before this peer left: to promise again would confirm that one.
+        known = known and message.ballot != self._given_up
         if not known or (self.epoch is None and not self._seeking):
             stranger = Refusal(self.me, message.ballot, self._promised, True, self.standing)
             self._out.append(Send(sender.address, stranger))

@@ -42,6 +42,8 @@ class AgreementCore(ABC):
         """Whether it gave up its round and waits outside until it has another one, so that nobody waits for it."""
         self._seeking = False
         self._promised = Ballot()
+        self._given_up: Ballot | None = None
+        """What was promised last in a lineage that this peer has left: that report of it holds no longer."""
         self._bound = False
         self._proposal: Proposal | None = None
         self._fellow: frozenset[PeerId] = frozenset()

@@ -84,7 +84,7 @@ class Meeting(AgreementCore):
         """Give up this lineage: what it holds is obsolete; ask to be admitted elsewhere."""
         self._broadcast(Leaving(self.me, reason, self.epoch.number if self.epoch is not None else 0))
         self._stop(reason)
-        self.epoch, self._bound, self._proposal = None, False, None
+        self.epoch, self._bound, self._proposal, self._given_up = None, False, None, self._promised
         self._waiting.clear()
         self._out += [CancelTimer("install"), CancelTimer("propose"), CancelTimer("announce"), CancelTimer("promises")]
         self.progress.forget()
@@ -95,9 +95,12 @@ class Meeting(AgreementCore):
         self._out.append(SetTimer("seek", self._now + self._config.seek_interval))
 
     def _seek(self) -> None:
-        """Ask one live peer; if all of them seek too, the lowest id founds the first epoch."""
+        """Ask one live peer; if all of them seek too, the lowest id founds the first epoch.
+
+        Live is who lives, whether it said goodbye to an epoch or not: if all have left it, they must meet again.
+        """
         self._seeking = True
-        others = [peer for peer in self._alive if peer not in self._gone]
+        others = list(self._alive)
         seekers = {peer for peer, seeking in self._without_epoch.items() if seeking}
         if others and all(peer in self._without_epoch for peer in others) and self.me.id < min(seekers, default="~"):
             self._found()

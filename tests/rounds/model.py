@@ -94,6 +94,18 @@ class VirtualSwarm:
                 lambda other=other: self.feed(other, lambda: self.hosts[other].machine.gone(self.now, peer, "died")),
             )
 
+    def cancel(self, peer: PeerId) -> None:
+        """Its caller gives up the pending round, and calls again soon; whoever leaves an epoch closes its links."""
+        host = self.hosts[peer]
+        epoch = host.machine.epoch
+        if host.machine.progress.schema is None:
+            return
+        self.feed(peer, lambda: host.machine.withdraw(self.now, "cancelled"))
+        if epoch is not None and host.machine.epoch is None and len(epoch.members) > 1:
+            for other in dict.fromkeys((epoch.left_of(peer), epoch.right_of(peer))):
+                self.after(self.rng.random() * 0.01, self._break(other, epoch, peer))
+        self.after(self.rng.random() * 0.02, lambda: self.hand_in(peer))
+
     def pause(self, peer: PeerId, seconds: float) -> None:
         """SIGSTOP now, SIGCONT later; the right neighbour notices the silence."""
         host = self.hosts[peer]
@@ -173,8 +185,10 @@ class VirtualSwarm:
             case fx.Halt():
                 host.running = None
             case fx.Run():
+                assert host.machine.progress.schema is not None, "a round that nobody handed in"
                 self._ring(peer, host, effect)
             case fx.Recover():
+                assert host.machine.progress.schema is not None, "a member is behind that has handed in nothing"
                 self._recover(peer, effect)
             case Emit(event=event):
                 self._event(peer, host, event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 
 import pytest
 from model import VirtualSwarm
@@ -11,8 +12,9 @@ from model import VirtualSwarm
 from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.rounds.agreement import Agreement
 from lepton_p2p.rounds.config import AgreementConfig
+from lepton_p2p.rounds.epoch import Ballot
 from lepton_p2p.rounds.meeting import TOLD_AT_ONCE
-from lepton_p2p.rounds.messages import Leaving
+from lepton_p2p.rounds.messages import Leaving, Prepare, Promise, Refusal
 from lepton_p2p.sansio import Send
 
 SEEDS = int(os.environ.get("LEPTON_TEST_SEEDS", "150"))
@@ -175,9 +177,48 @@ def test_a_goodbye_that_arrives_late_does_not_cost_the_sender_its_new_place() ->
     assert host.dropped == dropped
 
 
+def test_a_promise_is_not_given_twice_with_a_departure_between() -> None:
+    """The proposer would take the peer for the member that it was, one round behind, and it has nothing any more."""
+    swarm, peers = swarm_of(2)
+    progress_of_all(swarm, 2)
+    machine = swarm.hosts[peers[1]].machine
+    assert machine.epoch is not None
+    if machine.progress.schema is None:
+        machine.start_round(swarm.now, 7)
+    ballot = Ballot(machine.epoch.ballot.counter + 5, peers[0])
+    candidates = tuple(member.peer for member in machine.epoch.members)
+    prepare = Prepare(swarm.hosts[peers[0]].machine.me, ballot, candidates, "a link broke")
+    (promise,) = replies(machine.receive(swarm.now, prepare))
+    assert isinstance(promise, Promise)
+    machine.withdraw(swarm.now, "cancelled")
+    machine.start_round(swarm.now, 7)
+    (refusal,) = replies(machine.receive(swarm.now, prepare))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.stranger, refusal.standing) == (True, None)
+    higher = Prepare(prepare.sender, Ballot(ballot.counter + 1, peers[0]), candidates, "again")
+    (promise,) = replies(machine.receive(swarm.now, higher))
+    assert isinstance(promise, Promise)
+    assert (promise.report.epoch, promise.report.completed) == (None, 0)
+
+
+def replies(effects: Sequence[object]) -> list[object]:
+    return [effect.message for effect in effects if isinstance(effect, Send)]
+
+
+def test_peers_that_all_gave_up_their_round_at_once_meet_again() -> None:
+    swarm, peers = swarm_of(3)
+    progress_of_all(swarm, 2)
+    swarm.run_until(lambda: all(swarm.hosts[peer].machine.progress.schema is not None for peer in peers))
+    for peer in peers:
+        swarm.cancel(peer)
+    swarm.run_until(swarm.settled)
+    swarm.run_until(lambda: all(rounds_done(swarm, peer) >= 2 for peer in peers))
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_any_history_of_mishaps_ends_in_one_epoch_with_one_history(seed: int) -> None:
-    """Kills, stops, joins and lost messages at random moments; then quiet: one epoch, equal outcomes, progress."""
+    """Kills, stops, cancelled rounds, joins and lost messages at random moments; then quiet: one epoch, equal
+    outcomes, progress."""
     swarm, _ = swarm_of(2 + seed % 5, seed)
     swarm.loss = swarm.rng.choice([0.0, 0.05, 0.2])
     for _ in range(12):
@@ -189,6 +230,10 @@ def test_any_history_of_mishaps_ends_in_one_epoch_with_one_history(seed: int) ->
             swarm.crash(swarm.rng.choice(live))
         elif fate < 0.55 and len(live) > 2:
             swarm.pause(swarm.rng.choice(live), swarm.rng.random() * 4)
+        elif fate < 0.75 and live:
+            for _ in range(swarm.rng.randrange(1, 5)):
+                swarm.cancel(swarm.rng.choice(live))
+                swarm.run(swarm.rng.random() * 0.03)
         elif len(swarm.live()) < 7:
             swarm.add(found=False)
     swarm.loss = 0.0
