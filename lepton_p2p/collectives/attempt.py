@@ -243,7 +243,8 @@ class Attempt:
             for one in self._layout.segments[chunk.segment][step.first : chunk.index + 1]:
                 bench.hash(one)
             if bench.told(chunk.segment, step.first, chunk.index) != header.checksum:
-                self.corrupt(header)
+                # Anybody can have written there.
+                self._break(f"other bytes are on the board than {short(self._left)} told of", None)
                 return
         outgoing = self._progress.completed(step)
         self._outcome.seconds_compute += time.perf_counter() - began

@@ -21,6 +21,8 @@ from lepton_p2p.transport.links.frames import FrameError, Header, Kind, encode
 from lepton_p2p.transport.links.link import Link
 
 _log = structlog.get_logger(__name__)
+_AT_ONCE = 3
+"""Boards that are held at most: the one in use, the one that the last record named, and one that came since."""
 
 
 class Boards:
@@ -35,13 +37,15 @@ class Boards:
         self._epoch: Epoch | None = None
         self._boards: dict[int, Board] = {}
         self._newest = self._agreed = 0
+        self._number = 0
+        self._complained = False
         self._making: asyncio.Task[None] | None = None
         self._asked = 0
         """The capacity that was last made or refused by the system: the same is not asked for again."""
 
     @property
     def newest(self) -> int:
-        """What the own record says: the number of the last board that came, 0 if none did."""
+        """What the own record says: the identity of the last board that came, 0 if none did."""
         return self._newest
 
     @property
@@ -54,6 +58,7 @@ class Boards:
         """Another epoch: nothing is common any more."""
         self._epoch = epoch
         self._boards, self._newest, self._agreed, self._asked = {}, 0, 0, 0
+        self._number, self._complained = 0, False
         if self._making is not None:
             self._making.cancel()
             self._making = None
@@ -68,7 +73,7 @@ class Boards:
     def decided(self, round: int, records: Sequence[Record], nbytes: int) -> None:
         """``round``, of ``nbytes``, is complete in this epoch with these ``records``, in ring order."""
         before, self._agreed = self._agreed, board_choice.agreed(records)
-        self._boards = {number: one for number, one in self._boards.items() if number in (self._agreed, self._newest)}
+        self._boards = {key: one for key, one in self._boards.items() if key in (self._agreed, self._newest)}
         if self._agreed and not before:
             _log.info("all members are on this machine: sums are made in common memory from now on")
         if records[0].peer == self._me and self._making is None:
@@ -86,7 +91,8 @@ class Boards:
         if (
             epoch is None
             or (header.epoch, header.tag) != (epoch.number, epoch.tag)
-            or header.round <= self._newest
+            or header.round <= self._number
+            or len(self._boards) >= _AT_ONCE
             or link.remote != epoch.left_of(self._me)
             or epoch.ids[0] == self._me
         ):
@@ -99,7 +105,7 @@ class Boards:
             with contextlib.closing(board.creating(capacity)) as steps:
                 fd = await _finish(steps)
         except OSError as error:
-            _log.info("no common memory to be had; every peer keeps its own", bytes=capacity, why=str(error))
+            self._complain(number, error)
         else:
             self._take(number, fd)
         self._making = None
@@ -109,15 +115,22 @@ class Boards:
         epoch, right = self._epoch, self._right()
         assert epoch is not None
         try:
-            self._boards[number] = Board(os.dup(fd))
-            self._newest = number
+            one = Board(os.dup(fd))
+            self._boards[one.identity] = one
+            self._newest, self._number = one.identity, number
             if right is not None and epoch.right_of(self._me) != epoch.ids[0]:
                 right.hand_over(fd, encode(Kind.BOARD, epoch=epoch.number, tag=epoch.tag, round=number))
         except (OSError, FrameError) as error:
             # No harm done: without this peer's word that it has the board nobody uses it.
-            _log.info("no common memory; every peer keeps its own", why=str(error))
+            self._complain(number, error)
         finally:
             os.close(fd)
+
+    def _complain(self, number: int, error: Exception) -> None:
+        """Once an epoch."""
+        if not self._complained:
+            self._complained = True
+            _log.info("no common memory to be had; every peer keeps its own", board=number, why=str(error))
 
 
 async def _finish(steps: Generator[None, None, int]) -> int:

@@ -35,6 +35,12 @@ class Retention:
         view = kept.buffer.numpy().data
         self._server.provide(RESULT, kept.round, lambda offset, length: view[offset : offset + length])
 
+    def close(self) -> None:
+        """Keep nothing any more."""
+        if self._kept is not None:
+            self._server.withdraw(RESULT, self._kept.round)
+            self._kept = None
+
     def give_back(self, buffer: torch.Tensor, link: Link | None) -> None:
         """Reuse ``buffer`` once ``link`` has sent everything that it may still refer to."""
         if link is None or not link.buffered:

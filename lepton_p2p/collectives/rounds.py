@@ -199,6 +199,8 @@ class Rounds:
         self._changed.set()
         self._ring.drop(reason)
         self._boards.move(None)
+        self._arrivals.on_board = None
+        self._retention.close()
         await self._tasks.aclose()
         await self._driver.aclose()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from lepton_p2p.transport.links.link import Link
 
 _WINDOW = 2
 """Own chunks under way at a time between near neighbours (see ``Outbox``)."""
+_TURN = 8
+"""Chunks that are written on a board in one turn of the loop: a few milliseconds."""
 UNSAID = 0
 """The checksum of partial sums that stay where they were made: what does not travel is not damaged on the way."""
 
@@ -43,15 +46,23 @@ class Sender:
 
     def begin(self, first: Iterable[Outgoing], *, returning: bool) -> None:
         """Send the own chunks, ``first``; ``returning``: they come back, and only few are to be under way at a time."""
-        window = _WINDOW if returning and self._right.near else None
+        window = _WINDOW if returning and (self._common or self._right.near) else None
         self._outbox = Outbox((_Parcel(outgoing) for outgoing in first), window)
         self._right.on_writable = self.pump
         self.pump()
 
     def pump(self) -> None:
-        """Send while the link takes it; the rest waits here, so that little is left to send when a ring breaks."""
+        """Send while the link takes it; the rest waits here, so that little is left to send when a ring breaks.
+
+        Where nothing is carried the link takes everything: then others get their turn on the loop in between.
+        """
+        sent = 0
         while self._right.ready and (parcel := self._outbox.next()) is not None:
             self._send(parcel)
+            sent += 1
+            if self._common and sent == _TURN:
+                asyncio.get_running_loop().call_soon(self.pump)
+                return
 
     def forward(self, outgoing: Outgoing, payload: memoryview, digest: int) -> None:
         """Send ``payload``, made from what came from the left, when its turn comes."""

@@ -35,8 +35,8 @@ class Record:
 
     ``schema``: 64-bit hash of names, shapes, dtypes and operation.  ``previous``: digest of the last round's
     result as this peer holds it (0: a newcomer).  ``state``: the caller's digest of what it holds before the
-    round (0: it does not say).  ``weight``: finite, at least 0.  ``board``: number of the newest board that it has in
-    this epoch (0: none; see ``board_choice.py``).
+    round (0: it does not say).  ``weight``: finite, at least 0.  ``board``: the newest board that it has in this
+    epoch (0: none; see ``board_choice.py``).
     """
 
     peer: PeerId

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import os
 import sys
@@ -79,7 +80,8 @@ class Members:
         return [one for one in found if one is not None]
 
     async def spread(self, number: int) -> None:
-        await until(lambda: all(boards.newest == number for boards in self.boards))
+        await until(lambda: all(boards._number == number for boards in self.boards))
+        assert len({boards.newest for boards in self.boards}) == 1, "all have the same memory"
 
     async def agree(self) -> None:
         """A board for rounds of ``SIZE`` after round 1, agreed on in round 2."""
@@ -240,6 +242,43 @@ async def test_what_is_no_board_of_this_epoch_is_dropped(giver: int, size: int, 
         assert members.boards[taker].newest == 0
         assert open_boards() == 0
         assert inbound.closed is None
+
+
+async def test_of_boards_that_come_without_end_few_are_held() -> None:
+    async with Ring(3) as ring:
+        members = Members(ring)
+        inbound = ring.seats[1].arrivals.link_from(peer(0))
+        assert inbound is not None
+        for number in range(1, 20):
+            before = inbound.statistics().frames_received
+            hand_in(members.links[0], round=number)
+            await until(lambda before=before: inbound.statistics().frames_received > before)
+        assert len(members.boards[1]._boards) == 3
+        await until(lambda: members.boards[2]._number == 3)
+        assert open_boards() == 6, "the taker's, and what it handed on"
+        assert inbound.closed is None
+
+
+async def test_memory_that_is_not_there_is_not_mapped_and_complained_of_once() -> None:
+    async with Ring(3) as ring:
+        members = Members(ring)
+        inbound, link = ring.seats[1].arrivals.link_from(peer(0)), members.links[0]
+        assert inbound is not None
+        assert link is not None
+        epoch = epoch_of(3)
+        with structlog.testing.capture_logs() as logs:
+            for number in (1, 2, 3):
+                before = inbound.statistics().frames_received
+                fd = os.memfd_create("lepton-board huge", os.MFD_ALLOW_SEALING)
+                os.ftruncate(fd, 1 << 40)
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+                link.hand_over(fd, encode(Kind.BOARD, epoch=epoch.number, tag=epoch.tag, round=number))
+                os.close(fd)
+                await until(lambda before=before: inbound.statistics().frames_received > before)
+        assert len(logs) == 1
+        assert "of which only 0 are there" in logs[0]["why"]
+        assert members.boards[1].newest == 0
+        assert open_boards() == 0
 
 
 async def test_what_was_announced_but_not_handed_in_is_nothing() -> None:

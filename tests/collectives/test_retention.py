@@ -69,3 +69,11 @@ def test_once_there_is_a_board_the_own_memory_is_let_go(setting: Setting) -> Non
     assert len(setting.idle()) == 1
     setting.keep(3, common=True)
     assert setting.idle() == set()
+
+
+def test_once_closed_nothing_is_held_or_served(setting: Setting) -> None:
+    setting.keep(1)
+    setting.retention.close()
+    setting.retention.close()
+    assert setting.retention.of(1) is None
+    assert not setting.server._readers

@@ -4,14 +4,19 @@ Each member in turn adds its own numbers to a chunk where it lies and tells the 
 read by everybody from the one place.  Nothing but announcements goes over the links.
 
 A board has two halves, for rounds of even and odd numbers: while one round is under way, the result of the round
-before lies untouched in the other half, for a member that has missed it.  What lay there before, two rounds ago,
-everyone has: a member starts a round only when it has the result of the one before.  A board serves one epoch only: a
-member that was left behind, stopped in the middle of a write, can do no harm in the memory of those who went on.
+before lies untouched in the other half, for a member that has missed it.  What is overwritten is the result of two
+rounds ago.  Everyone has that: whoever begins a round has the result of the one before, in which everyone took part
+with the result of the one before that.  (A member that is behind may still keep it, and then keeps rubbish: its digest
+tells whoever asks.)
+
+A board serves one epoch only: a member that was left behind, stopped in the middle of a write, can do no harm in the
+memory of those who went on.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Generator
 
 from lepton_p2p.transport.links import memory
@@ -30,6 +35,8 @@ class Board:
     """One member's view of the memory behind ``fd``, which it takes over; :class:`FrameError` if that is no board."""
 
     def __init__(self, fd: int) -> None:
+        self.identity = os.fstat(fd).st_ino
+        """The same for all who have this very memory, and for nobody who has another."""
         self._memory = memory.adopt(fd)
         if self._memory.nbytes % (2 * mmap.PAGESIZE):
             raise FrameError(f"memory of {self._memory.nbytes} bytes is no board")

@@ -15,7 +15,7 @@ from lepton_p2p.identity import PeerId, join_address, short
 from lepton_p2p.transport.links import arena
 from lepton_p2p.transport.links.arena import Lender
 from lepton_p2p.transport.links.door import Door, hand_in
-from lepton_p2p.transport.links.frames import MAX_PAYLOAD, Header, Kind, encode
+from lepton_p2p.transport.links.frames import MAX_PAYLOAD, FrameError, Header, Kind, encode
 from lepton_p2p.transport.links.handshake import PREAMBLE, Handshake
 from lepton_p2p.transport.links.link import Link, Purpose, Unexpected
 from lepton_p2p.transport.links.protocol import Verdict
@@ -200,16 +200,17 @@ class LinkHub:
         """Hand in memory for the payloads of ``link``, if that is wanted and possible."""
         if not offer or not self._share_memory:
             return
+        fd = -1
         try:
             fd = arena.create()
-        except OSError as error:
-            _log.info("no shared memory to be had; tensors go through the socket", why=str(error))
-            return
-        try:
+            lender = Lender(os.dup(fd))
             if hand_in(offer, fd):
-                link.share(Lender(os.dup(fd)), lambda memory: hand_in(offer, memory))
+                link.share(lender, lambda memory: hand_in(offer, memory))
+        except (OSError, FrameError) as error:
+            _log.info("no shared memory to be had; tensors go through the socket", why=str(error))
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     def _welcome(self, link: Link) -> None:
         door, offer = self._door, b""

@@ -1,7 +1,8 @@
 """Anonymous memory that two or more processes map: made by one, handed to the others as a descriptor.
 
 It has no name that could be left behind (``memfd_create(2)``) and goes when all who mapped it are gone.  A receiver
-maps only what is sealed against shrinking, since reading beyond the end of a file is a fatal signal.
+maps only what is sealed against shrinking and has all of its pages: reading beyond the end of a file is a fatal signal,
+and so is a page that cannot be had.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Generator
 from lepton_p2p.transport.links.frames import FrameError
 
 _STEP = 8 << 20
+_BLOCK = 512
+"""What ``st_blocks`` counts, bytes (stat(2))."""
 
 
 def create(name: str, nbytes: int) -> int:
@@ -52,11 +55,14 @@ def adopt(fd: int, nbytes: int | None = None) -> memoryview:
     try:
         try:
             seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
-            size = os.fstat(fd).st_size
+            about = os.fstat(fd)
         except OSError as error:
             raise FrameError(f"what was handed in is no shared memory: {error.strerror}") from None
+        size = about.st_size
         if not seals & fcntl.F_SEAL_SHRINK or not size or (nbytes is not None and size != nbytes):
             raise FrameError(f"memory of {size} bytes, sealed with {seals:#x}, is not what was announced")
+        if about.st_blocks * _BLOCK < size:
+            raise FrameError(f"memory of {size} bytes of which only {about.st_blocks * _BLOCK} are there")
         try:
             return memoryview(mmap.mmap(fd, size))
         except (OSError, OverflowError) as error:

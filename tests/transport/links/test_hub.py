@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import mmap
 import os
 import socket
 import sys
@@ -329,6 +331,15 @@ async def test_a_cancelled_open_leaves_nothing_behind(sides: Callable[..., Any])
     await until(lambda: not alice.hub.links)
 
 
+def open_files() -> list[str]:
+    """What this process's descriptors refer to."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return found
+
+
 async def ring_link(alice: Side, bob: Side, purpose: Purpose = Purpose.RING) -> tuple[Link, Link]:
     """From Alice to Bob, with the announcement of shared memory, if there is any, dealt with."""
     bob.hub.serve(purpose, bob.accepted)
@@ -365,6 +376,23 @@ async def test_only_links_of_rings_share_memory(sides: Callable[..., Any]) -> No
     link, other = await ring_link(await sides(ALICE), await sides(BOB), Purpose.PUSH)
     assert link.slot(100_000) is None
     assert other.protocol.borrower is None
+
+
+@pytest.mark.parametrize("what", ["memfd_create", "posix_fallocate", "mmap"])
+async def test_where_memory_cannot_be_had_the_link_works_without(
+    sides: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    alice, bob = await sides(ALICE), await sides(BOB)
+    monkeypatch.setattr(mmap if what == "mmap" else os, what, full)
+    with structlog.testing.capture_logs() as logs:
+        link, other = await ring_link(alice, bob)
+    assert [log["why"] for log in logs if "no shared memory" in log["event"]]
+    assert (link.closed, other.closed, link.shares) == (None, None, False)
+    assert link.slot(100_000) is None
+    assert not any("lepton-arena" in target for target in open_files())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="shared memory needs memfd_create and abstract sockets")
