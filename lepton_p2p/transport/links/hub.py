@@ -212,10 +212,17 @@ class LinkHub:
             if fd >= 0:
                 os.close(fd)
 
+    def _share_no_more(self) -> None:
+        """What neighbours hand in cannot be mapped: the next links do without."""
+        if self._share_memory:
+            self._share_memory = False
+            _log.warning("this process has no room for shared memory; from now on tensors go through sockets")
+
     def _welcome(self, link: Link) -> None:
         door, offer = self._door, b""
-        if door is not None and link.purpose is Purpose.RING:
+        if door is not None and self._share_memory and link.purpose is Purpose.RING:
             offer = door.offer()
+            link.on_unmappable = self._share_no_more
             link.expect_memory(lambda: door.collect(offer))
             link.watch(lambda reason: door.withdraw(offer))
         link.send(encode(Kind.WELCOME, extra=offer))

@@ -11,6 +11,7 @@ from typing import cast
 from lepton_p2p.identity import PeerId
 from lepton_p2p.transport.links.arena import Borrower, Lender
 from lepton_p2p.transport.links.frames import HEADER_BYTES, MAX_PAYLOAD, FrameError, Header, Kind, encode
+from lepton_p2p.transport.links.memory import Unmappable
 from lepton_p2p.transport.links.protocol import FrameHandler, FrameProtocol, Verdict
 from lepton_p2p.transport.links.tuning import round_trip, tune
 
@@ -82,6 +83,8 @@ class Link:
         self.purpose = purpose
         self.on_writable: Callable[[], None] | None = None
         """Called each time the link may have become :attr:`ready`."""
+        self.on_unmappable: Callable[[], None] | None = None
+        """Called if this process has no room for memory that the remote handed in; the link is closed then."""
         self.near = False
         """Whether the remote is on this machine or a few hundred microseconds away."""
         self.protocol = FrameProtocol(
@@ -266,7 +269,12 @@ class Link:
             fd = self.collect() if self.protocol.borrower is None else None
             if fd is None:
                 raise FrameError("an arena announced that nobody handed in")
-            self.protocol.borrower = Borrower(fd)
+            try:
+                self.protocol.borrower = Borrower(fd)
+            except Unmappable:
+                if self.on_unmappable is not None:
+                    self.on_unmappable()
+                raise
 
     def _drained(self) -> None:
         waiting, self._waiting = self._waiting, []

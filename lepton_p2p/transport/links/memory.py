@@ -14,6 +14,11 @@ from collections.abc import Generator
 
 from lepton_p2p.transport.links.frames import FrameError
 
+
+class Unmappable(FrameError):
+    """The memory is as it should be, but this process has no room for it."""
+
+
 _STEP = 8 << 20
 _BLOCK = 512
 """What ``st_blocks`` counts, bytes (stat(2))."""
@@ -50,7 +55,7 @@ def creating(name: str, nbytes: int) -> Generator[None, None, int]:
 def adopt(fd: int, nbytes: int | None = None) -> memoryview:
     """Map and close ``fd``; the mapping lives as long as somebody holds a view of it.
 
-    :class:`FrameError` if it is not sealed memory (of ``nbytes``, if that is given).
+    :class:`FrameError` if it is not sealed memory (of ``nbytes``, if that is given), :class:`Unmappable` if it is.
     """
     try:
         try:
@@ -66,6 +71,6 @@ def adopt(fd: int, nbytes: int | None = None) -> memoryview:
         try:
             return memoryview(mmap.mmap(fd, size))
         except (OSError, OverflowError) as error:
-            raise FrameError(f"memory of {size} bytes cannot be mapped: {error}") from None
+            raise Unmappable(f"memory of {size} bytes cannot be mapped: {error}") from None
     finally:
         os.close(fd)

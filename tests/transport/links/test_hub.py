@@ -17,6 +17,7 @@ import structlog.testing
 from lepton_p2p.errors import AddressError, Closed, PortInUse, SwarmUnreachable
 from lepton_p2p.identity import PeerId
 from lepton_p2p.transport.links import Link, LinkHub, Purpose, Ticket, memory
+from lepton_p2p.transport.links.arena import Borrower
 from lepton_p2p.transport.links.frames import Header, Kind, checksum, encode
 from lepton_p2p.transport.links.handshake import GREETING_BYTES, PREAMBLE
 from lepton_p2p.transport.links.protocol import Verdict
@@ -393,6 +394,27 @@ async def test_where_memory_cannot_be_had_the_link_works_without(
     assert (link.closed, other.closed, link.shares) == (None, None, False)
     assert link.slot(100_000) is None
     assert not any("lepton-arena" in target for target in open_files())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shared memory needs memfd_create and abstract sockets")
+async def test_who_has_no_room_for_what_is_handed_in_does_without_from_the_next_link_on(
+    sides: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int) -> Borrower:
+        os.close(fd)
+        raise memory.Unmappable("no room")
+
+    alice, bob = await sides(ALICE), await sides(BOB)
+    monkeypatch.setattr("lepton_p2p.transport.links.link.Borrower", full)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            bob.hub.serve(Purpose.RING, bob.accepted)
+            link = await alice.hub.open(BOB, "127.0.0.1", bob.hub.issue_ticket(ALICE, Purpose.RING), Purpose.RING)
+            other = await bob.accepted.next()
+            if link.shares:
+                assert "no room" in await asyncio.wait_for(lost(other), DEADLINE)
+    assert (link.shares, link.closed, other.closed) == (False, None, None)
+    assert [log["event"] for log in logs if log["log_level"] == "warning" and "no room" in log["event"]]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="shared memory needs memfd_create and abstract sockets")
