@@ -165,8 +165,9 @@ class Ring:
 
     def _board(self, round: int, number: int) -> torch.Tensor:
         """What all members see in this round of this epoch; fresh, so that nothing of others is mistaken for it."""
-        fresh = torch.full((_BOARD_BYTES,), 0xAA, dtype=torch.uint8)
-        return self._boards.setdefault((round, number), fresh)
+        if (round, number) not in self._boards:
+            self._boards[round, number] = torch.full((_BOARD_BYTES,), 0xAA, dtype=torch.uint8)
+        return self._boards[round, number]
 
     async def all(self, inputs: Sequence[Sequence[torch.Tensor]], op: Op = Op.SUM, **options: Any) -> list[Run]:
         """Run one round on all members with these inputs, to the end."""
