@@ -45,7 +45,7 @@ async def test_a_stopped_peer_is_left_behind_hears_of_it_and_comes_back(
     await swarm.round()
 
 
-@pytest.mark.parametrize("hop", [2, 4, 6])
+@pytest.mark.parametrize("hop", [2, 5])
 async def test_a_peer_that_was_stopped_amid_a_round_in_common_memory_spoils_nothing(nursery: Nursery, hop: int) -> None:
     async with ProcessSwarm(nursery, [3_000_000]) as swarm:
         await swarm.grow(4)
