@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lepton_p2p.collectives.operations import Op
-from lepton_p2p.collectives.packing import Packed, Steps, finish, in_place
+from lepton_p2p.collectives.packing import Packed, in_place
 from lepton_p2p.collectives.pending import Finished
 from lepton_p2p.errors import Closed, ConfigError, RoundRejected, WaitTimeout
 from lepton_p2p.identity import PeerId, short
@@ -31,6 +31,7 @@ from lepton_p2p.runtime.node import Node
 from lepton_p2p.runtime.options import NodeOptions
 from lepton_p2p.runtime.services import member_statuses, services, status_report
 from lepton_p2p.runtime.warm_up import warm_up
+from lepton_p2p.steps import Steps, finish, in_thread, in_turns
 from lepton_p2p.transport.handlers import Handlers
 from lepton_p2p.transport.values import MemberStatus, StatusReport, SwarmEvent
 
@@ -109,8 +110,7 @@ class Peer:
         self._job_file = None if job_file is None else Path(job_file)
         self._node: Node | None = None
         self._host: JobHost | None = None
-        self._closed = False
-        self._under_way = False
+        self._closed = self._under_way = False
         self._started = time.monotonic()
 
     # -- life --------------------------------------------------------------------------------------
@@ -334,23 +334,9 @@ async def _work(tensors: Sequence[Tensor], op: Op, steps: Steps[T]) -> T:
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors) <= _INLINE_BYTES:
         return finish(steps)
     if not in_place(tensors, op):
-        return await _in_thread(steps)
+        return await in_thread(steps)
     try:
-        while True:
-            next(steps)
-            await asyncio.sleep(0)
-    except StopIteration as end:
-        result: T = end.value
-        return result
+        return await in_turns(steps)
     except asyncio.CancelledError:
         finish(steps)
-        raise
-
-
-async def _in_thread(steps: Steps[T]) -> T:
-    thread = asyncio.ensure_future(asyncio.to_thread(finish, steps))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        await asyncio.wait((thread,))
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 import torch
@@ -14,6 +14,7 @@ from lepton_p2p.identity import PeerId
 from lepton_p2p.rounds import board_choice
 from lepton_p2p.rounds.epoch import Epoch
 from lepton_p2p.rounds.records import Record
+from lepton_p2p.steps import in_turns
 from lepton_p2p.tasks import OwnedTasks
 from lepton_p2p.transport.links import board
 from lepton_p2p.transport.links.board import Board
@@ -103,7 +104,7 @@ class Boards:
     async def _make(self, number: int, capacity: int) -> None:
         try:
             with contextlib.closing(board.creating(capacity)) as steps:
-                fd = await _finish(steps)
+                fd = await in_turns(steps)
         except OSError as error:
             self._complain(number, error)
         else:
@@ -131,13 +132,3 @@ class Boards:
         if not self._complained:
             self._complained = True
             _log.info("no common memory to be had; every peer keeps its own", board=number, why=str(error))
-
-
-async def _finish(steps: Generator[None, None, int]) -> int:
-    """What ``steps`` come to, with a turn for everybody else after each."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return int(end.value)
-        await asyncio.sleep(0)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 import xxhash
@@ -21,10 +20,7 @@ from lepton_p2p.collectives.buffers import BufferPool
 from lepton_p2p.collectives.operations import Op
 from lepton_p2p.collectives.sources import FlatSource, IdentitySource, Piece, PiecesSource, Source
 from lepton_p2p.rounds.layout import CHUNK_BYTES, Group, Layout
-
-T = TypeVar("T")
-Steps = Generator[None, None, T]
-"""Work that may be interrupted between its steps, and what it comes to."""
+from lepton_p2p.steps import Steps, finish
 
 _ALIGN = 64
 _STEP = 4 << 20
@@ -190,16 +186,6 @@ class Packed:
 def in_place(tensors: Sequence[torch.Tensor], op: Op) -> bool:
     """Whether ``tensors`` are read, and results written, where they lie: in steps of less than a millisecond."""
     return op.reduces and all(_readable(tensors[place.tensor], place) for place in _plan(tensors, op)[0])
-
-
-def finish(steps: Steps[T]) -> T:
-    """Do all ``steps`` and return what they come to."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
 
 
 def _parts(values: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -13,6 +13,7 @@ import pytest
 import ring_harness
 import structlog.testing
 import torch
+from descriptors import open_named
 from ring_harness import Ring, epoch_of, peer, until
 
 from lepton_p2p.collectives.boards import Boards
@@ -35,13 +36,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def open_boards() -> int:
-    names = []
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            names.append(os.readlink(f"/proc/self/fd/{fd}"))
-        except FileNotFoundError:
-            continue
-    return sum("lepton-board" in name for name in names)
+    return open_named("lepton-board")
 
 
 class Members:

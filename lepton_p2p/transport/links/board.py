@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Generator
 
+from lepton_p2p.steps import Steps
 from lepton_p2p.transport.links import memory
 from lepton_p2p.transport.links.frames import FrameError
 
 
-def creating(capacity: int) -> Generator[None, None, int]:
+def creating(capacity: int) -> Steps[int]:
     """Step by step, the descriptor of a fresh board for rounds of up to ``capacity`` bytes (see ``memory.creating``).
 
     ``OSError`` if it cannot be had.

@@ -10,8 +10,8 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from collections.abc import Generator
 
+from lepton_p2p.steps import Steps, finish
 from lepton_p2p.transport.links.frames import FrameError
 
 
@@ -26,15 +26,10 @@ _BLOCK = 512
 
 def create(name: str, nbytes: int) -> int:
     """The descriptor of fresh memory of ``nbytes``; ``OSError`` where the system has none to give."""
-    steps = creating(name, nbytes)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return int(end.value)
+    return finish(creating(name, nbytes))
 
 
-def creating(name: str, nbytes: int) -> Generator[None, None, int]:
+def creating(name: str, nbytes: int) -> Steps[int]:
     """:func:`create` step by step: each takes the system a few milliseconds, in which it finds and clears memory."""
     try:
         fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

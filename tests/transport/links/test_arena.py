@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 import pytest
+from descriptors import open_named
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,14 +22,6 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason=f"{sys.p
 def ends() -> tuple[Lender, Borrower]:
     fd = create()
     return Lender(os.dup(fd)), Borrower(fd)
-
-
-def open_descriptors() -> set[str]:
-    return {
-        os.readlink(f"/proc/self/fd/{fd}")
-        for fd in os.listdir("/proc/self/fd")
-        if os.path.islink(f"/proc/self/fd/{fd}")
-    }
 
 
 def test_what_is_lent_is_read_where_it_lies(ends: tuple[Lender, Borrower]) -> None:
@@ -115,6 +108,6 @@ def test_the_memory_cannot_be_made_smaller() -> None:
 def test_the_memory_goes_with_its_ends() -> None:
     fd = create()
     lender, borrower = Lender(os.dup(fd)), Borrower(fd)
-    assert any("lepton-arena" in name for name in open_descriptors())
+    assert open_named("lepton-arena")
     del lender, borrower
-    assert not any("lepton-arena" in name for name in open_descriptors())
+    assert not open_named("lepton-arena")

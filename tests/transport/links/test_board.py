@@ -8,9 +8,11 @@ import os
 import sys
 
 import pytest
+from descriptors import open_named
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lepton_p2p.steps import finish
 from lepton_p2p.transport.links import memory
 from lepton_p2p.transport.links.board import Board, creating
 from lepton_p2p.transport.links.frames import FrameError
@@ -20,22 +22,11 @@ PAGE = mmap.PAGESIZE
 
 
 def made(capacity: int) -> int:
-    steps = creating(capacity)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return int(end.value)
+    return finish(creating(capacity))
 
 
 def open_boards() -> int:
-    names = []
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            names.append(os.readlink(f"/proc/self/fd/{fd}"))
-        except FileNotFoundError:
-            continue
-    return sum("lepton-board" in name for name in names)
+    return open_named("lepton-board")
 
 
 @given(st.integers(1, 5 * PAGE), st.integers(1, 1000), st.data())

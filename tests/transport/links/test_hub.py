@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import mmap
 import os
 import socket
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import structlog.testing
+from descriptors import open_named
 
 from lepton_p2p.errors import AddressError, Closed, PortInUse, SwarmUnreachable
 from lepton_p2p.identity import PeerId
@@ -332,15 +332,6 @@ async def test_a_cancelled_open_leaves_nothing_behind(sides: Callable[..., Any])
     await until(lambda: not alice.hub.links)
 
 
-def open_files() -> list[str]:
-    """What this process's descriptors refer to."""
-    found = []
-    for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):
-            found.append(os.readlink(f"/proc/self/fd/{fd}"))
-    return found
-
-
 async def ring_link(alice: Side, bob: Side, purpose: Purpose = Purpose.RING) -> tuple[Link, Link]:
     """From Alice to Bob, with the announcement of shared memory, if there is any, dealt with."""
     bob.hub.serve(purpose, bob.accepted)
@@ -393,7 +384,7 @@ async def test_where_memory_cannot_be_had_the_link_works_without(
     assert [log["why"] for log in logs if "no shared memory" in log["event"]]
     assert (link.closed, other.closed, link.shares) == (None, None, False)
     assert link.slot(100_000) is None
-    assert not any("lepton-arena" in target for target in open_files())
+    assert not open_named("lepton-arena")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="shared memory needs memfd_create and abstract sockets")
