@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from lepton_p2p.collectives.buffers import BufferPool
@@ -10,6 +12,15 @@ from lepton_p2p.collectives.pending import Kept
 from lepton_p2p.collectives.recovery import RESULT
 from lepton_p2p.tasks import OwnedTasks
 from lepton_p2p.transport.links.link import Link
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where an attempt makes its result, and the link that may still send from there; common: on a board."""
+
+    memory: torch.Tensor
+    right: Link | None
+    common: bool
 
 
 class Retention:
@@ -30,8 +41,8 @@ class Retention:
             self._server.withdraw(RESULT, before.round)
             if kept.common and not before.common:
                 self._pool.forget(before.buffer.numel())  # while there is a board they are not needed
-            elif not before.common:
-                self.give_back(before.buffer, link)
+            else:
+                self.give_back(Workspace(before.buffer, link, before.common))
         view = kept.buffer.numpy().data
         self._server.provide(RESULT, kept.round, lambda offset, length: view[offset : offset + length])
 
@@ -41,12 +52,15 @@ class Retention:
             self._server.withdraw(RESULT, self._kept.round)
             self._kept = None
 
-    def give_back(self, buffer: torch.Tensor, link: Link | None) -> None:
-        """Reuse ``buffer`` once ``link`` has sent everything that it may still refer to."""
+    def give_back(self, workspace: Workspace) -> None:
+        """Reuse its memory, unless others see it, once its link has sent everything that it may still refer to."""
+        link = workspace.right
+        if workspace.common:
+            return
         if link is None or not link.buffered:
-            self._pool.give(buffer)
+            self._pool.give(workspace.memory)
         else:
-            self._tasks.spawn(self._give_back_later(buffer, link), "wait for a link to drain")
+            self._tasks.spawn(self._give_back_later(workspace.memory, link), "wait for a link to drain")
 
     async def _give_back_later(self, buffer: torch.Tensor, link: Link) -> None:
         await link.drained()

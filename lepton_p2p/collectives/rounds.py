@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import structlog
-import torch
 
 from lepton_p2p.collectives.attempt import Attempt, Broken, Outcome
 from lepton_p2p.collectives.boards import Boards
@@ -26,7 +24,7 @@ from lepton_p2p.collectives.pending import (
     round_result,
 )
 from lepton_p2p.collectives.recovery import Describe, Recovery
-from lepton_p2p.collectives.retention import Retention
+from lepton_p2p.collectives.retention import Retention, Workspace
 from lepton_p2p.collectives.ring_link import Connect, RingLink
 from lepton_p2p.driver import MachineDriver
 from lepton_p2p.errors import Closed, Dropped, RoundRejected, SchemaMismatch
@@ -43,15 +41,6 @@ from lepton_p2p.transport.links.arrivals import Arrivals
 from lepton_p2p.transport.links.link import Link
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Workspace:
-    """Where an attempt makes its result, and the link that may still send from there; common: on a board."""
-
-    memory: torch.Tensor
-    right: Link | None
-    common: bool
 
 
 class Rounds:
@@ -93,7 +82,7 @@ class Rounds:
         arrivals.on_board = self._boards.offered
         self._pending: Pending | None = None
         self._attempt: Attempt | None = None
-        self._workspace: _Workspace | None = None
+        self._workspace: Workspace | None = None
         self._lost: list[Lost] = []
         self._delivered = False
         self._owed: Dropped | None = None
@@ -215,8 +204,8 @@ class Rounds:
             self._attempt.halt()
             self._attempt = None
             workspace, self._workspace = self._workspace, None
-            if workspace is not None and not workspace.common:
-                self._retention.give_back(workspace.memory, workspace.right)
+            assert workspace is not None
+            self._retention.give_back(workspace)
         self._recovery.cancel()
 
     def _run(self, run: fx.Run) -> None:
@@ -242,7 +231,7 @@ class Rounds:
             shares=self._boards.shares,
             board=self._boards.newest,
         )
-        self._workspace = _Workspace(work, right, common=board is not None)
+        self._workspace = Workspace(work, right, common=board is not None)
         self._attempt = Attempt(
             epoch=epoch,
             round=run.round,
