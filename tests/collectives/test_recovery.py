@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import cast
 
 import pytest
 import torch
 
 from lepton_p2p.collectives.buffers import BufferPool
 from lepton_p2p.collectives.operations import Op
+from lepton_p2p.collectives.outcome import result_digest
 from lepton_p2p.collectives.packing import Packed
 from lepton_p2p.collectives.pending import Pending, layout_for
 from lepton_p2p.collectives.recovery import fetch_result
@@ -86,3 +88,50 @@ async def test_a_holder_that_describes_what_was_agreed_is_dialled() -> None:
 )
 async def test_a_holder_that_describes_something_else_is_not(lie: dict[str, object]) -> None:
     assert await dialled_after(**lie) == 0
+
+
+class Serving:
+    """A link to a holder that serves ``result``."""
+
+    def __init__(self, result: bytes) -> None:
+        self.result = result
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeFetcher:
+    def __init__(self, link: Serving) -> None:
+        self._link = link
+
+    async def fetch_range(self, kind: str, key: int, offset: int, into: memoryview) -> None:
+        into[:] = self._link.result[offset : offset + into.nbytes]
+
+
+async def test_bytes_that_are_not_what_was_agreed_are_refused_and_the_next_holder_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    what = pending()
+    layout = layout_for(what.packed, None, (ME, OTHER))
+    right = torch.full((8,), 2.0).view(torch.uint8)
+    damaged = right.clone()
+    damaged[5] ^= 1
+    digest = result_digest(right, layout)
+    links = {"damaged:1": Serving(damaged.numpy().tobytes()), "right:1": Serving(right.numpy().tobytes())}
+
+    async def describe(holder: PeerInfo, round: int) -> ResultInfo:
+        return replace(described(what), digest=digest)
+
+    async def connect(holder: PeerInfo, purpose: Purpose) -> Link:
+        return cast(Link, links[holder.address])
+
+    monkeypatch.setattr("lepton_p2p.collectives.recovery.Fetcher", FakeFetcher)
+    holders = [PeerInfo(OTHER, address) for address in links]
+    pool = BufferPool()
+    kept = await fetch_result(4, digest, holders, what, describe=describe, connect=connect, take=pool.take)
+    assert kept is not None
+    assert torch.equal(kept.buffer, right)
+    assert all(link.closed for link in links.values())
+    alone = await fetch_result(4, digest, holders[:1], what, describe=describe, connect=connect, take=pool.take)
+    assert alone is None, "a result with one wrong bit is none"
