@@ -15,9 +15,9 @@ from blocking_programs import BATCH, DEADLINE, SAMPLES, SEED, Log, Program, data
 from torch import nn
 
 from lepton_p2p.identity import PeerId
-from lepton_p2p.training.notes import Note
-from lepton_p2p.training.permutation import permutation
-from lepton_p2p.training.sampler import Cursor
+from lepton_p2p.replication.cursor import Cursor
+from lepton_p2p.replication.notes import Note
+from lepton_p2p.replication.permutation import permutation
 
 Start = Callable[[int], list[Program]]
 

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from lepton_p2p.jobs import Job
 from lepton_p2p.models import Built
+from lepton_p2p.replication.cursor import Cursor
+from lepton_p2p.replication.ranges import Range, size_of
 from lepton_p2p.training.computing import computing
-from lepton_p2p.training.ranges import Range, size_of
 from lepton_p2p.training.replica import Replica
-from lepton_p2p.training.sampler import Cursor, Sampler
+from lepton_p2p.training.sampler import Sampler
 from lepton_p2p.training.schedule import fraction, lr_factor
 
 

@@ -1,38 +1,30 @@
-"""What keeps one replica in step with all others, round by round: founding, donating, catching up, applying.
-
-Every decision depends on replicated values only (cursor, result, notes), so all members take the same one.
-"""
+"""What keeps one replica in step with all others, round by round: founding, donating, catching up, applying."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from torch import Tensor
 
 from lepton_p2p.errors import Dropped, IntegrityError, RoundRejected, SchemaMismatch, StateLost
-from lepton_p2p.identity import PeerId, short
+from lepton_p2p.identity import short
+from lepton_p2p.replication.footing import Deed, Footing, Turn, founders_of
+from lepton_p2p.replication.ranges import Range
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training.catch_up import CatchUp
 from lepton_p2p.training.collective import Collective, StateSource, Withdrawn
-from lepton_p2p.training.notes import Note, NoteFlag
-from lepton_p2p.training.ranges import Range
 from lepton_p2p.training.replica import Replica
 from lepton_p2p.training.store import SnapshotStore
 
 MAX_REJECTIONS = 3
 """Rounds in a row without a result, with nothing changed in between: the next one will not have one either."""
 
-PATIENCE = 3
-"""Failed fetches in a row after which those that are done no longer wait for a newcomer."""
-
 log = structlog.get_logger()
-
-Notes = Mapping[PeerId, Note | None]
 
 
 class Lockstep:
-    """A peer is *entering* (holds nothing, wants the state), *catching up* (fetches it) or *established*.
+    """Does to the replica what its ``Footing`` says.
 
     ``seen``: how many rounds the swarm has done, if this peer took part in all of them; only asked while it is fresh.
     """
@@ -46,24 +38,35 @@ class Lockstep:
         store: SnapshotStore,
         seen: Callable[[], int | None],
     ) -> None:
-        self.established = False
-        """Whether the replica holds the swarm's state."""
-        self.all_ready = False
-        """Whether all members of the last round did, so that nobody needs more rounds to catch up."""
-        self.founded = False
-        """Whether what it holds goes back to what it held itself, and was not fetched from others."""
+        self._footing = Footing()
         self._replica = replica
         self._collective, self._source, self._store = collective, state_source, store
         self._seen = seen
         self._catching: CatchUp | None = None
-        self._fresh = True
-        self._rejections = 0
-        self._failures = 0
+
+    @property
+    def established(self) -> bool:
+        """Whether the replica holds the swarm's state."""
+        return self._footing.established
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether all members of the last round did, so that nobody needs more rounds to catch up."""
+        return self._footing.all_ready
+
+    @property
+    def founded(self) -> bool:
+        """Whether what it holds goes back to what it held itself, and was not fetched from others."""
+        return self._footing.founded
 
     @property
     def rejections(self) -> int:
         """Rounds in a row that had no result."""
-        return self._rejections
+        return self._footing.rejections
+
+    def expect_newcomers(self) -> None:
+        """Somebody came late: more rounds are needed until all are ready."""
+        self._footing.all_ready = False
 
     def catch_up(self) -> None:
         """Become established if the state has arrived: restore and replay.  Call it before filling the tensors."""
@@ -72,11 +75,10 @@ class Lockstep:
             return
         try:
             catching.finish(self._replica.restore, lambda kept: self._apply(kept.result, kept.tensors))
-            self.established, self.founded = True, False
-            self._failures = 0
+            self._footing.caught_up()
             log.info("caught up", rounds=len(catching.kept))
         except (StateLost, IntegrityError) as error:
-            self._failures += 1
+            self._footing.fetch_failed()
             log.warning("the state could not be fetched; asking for a newer one", reason=str(error))
         finally:
             catching.close()
@@ -89,12 +91,13 @@ class Lockstep:
         were) or the swarm went on without this peer (no longer established).  Raises ``RoundRejected`` and
         ``SchemaMismatch`` when that happens again and again, ``StateLost``, ``Closed``, ``Withdrawn``.
         """
+        note = self._footing.note(claim, loss_sum, seen=self._seen, seed=self._replica.seed)
         try:
             result = self._collective.all_reduce(
                 self._replica.tensors,
                 op="mean",
                 weight=weight if self.established else 0.0,
-                note=self._note(claim, loss_sum).encode(),
+                note=note.encode(),
                 state_digest=self._replica.digest() if self.established else 0,
             )
         except Dropped as dropped:
@@ -105,30 +108,24 @@ class Lockstep:
             self.step_out()
             raise
         except (RoundRejected, SchemaMismatch) as rejected:
-            self._rejections += 1
+            self._footing.rejected()
             # Whose model is another one finds out at once and goes; those that hold the state let it go.
             hopeless = isinstance(rejected, SchemaMismatch) and not self.established
-            if hopeless or self._rejections >= MAX_REJECTIONS:
+            if hopeless or self.rejections >= MAX_REJECTIONS:
                 raise
             return None
         self._take(result)
-        self._rejections = 0
         return result
 
     def enter_again(self) -> None:
         """What the replica holds is obsolete: ask for the state in the next round."""
         self.close()
-        self.established = self._fresh = self.all_ready = False
-        self._rejections = 0
+        self._footing.enter_again()
 
     def step_out(self) -> None:
-        """This peer took its round back, and the others go on: what it holds is obsolete, unless nobody else is left.
-
-        Then, in the first round of a new swarm, the training starts from what this peer holds.
-        """
-        fresh = self._fresh or self.established
-        self.enter_again()
-        self._fresh = fresh
+        """This peer took its round back, and the others go on (see ``Footing.step_out``)."""
+        self.close()
+        self._footing.step_out()
 
     def close(self) -> None:
         """End the fetch and keep nothing for others; idempotent."""
@@ -137,41 +134,30 @@ class Lockstep:
             self._catching = None
         self._store.clear()
 
-    def _note(self, claim: Sequence[Range], loss_sum: float) -> Note:
-        if self.established:
-            return Note(NoteFlag.READY, tuple(claim), loss_sum)
-        if self._catching is not None:
-            return Note(failures=self._failures)
-        if not self._fresh:
-            return Note(NoteFlag.WANTS_STATE, failures=self._failures)
-        flags = NoteFlag.WANTS_STATE | NoteFlag.FRESH
-        return Note(flags, failures=self._failures, seen=self._seen(), seed=self._replica.seed())
-
     def _take(self, result: RoundResult) -> None:
-        notes = _read(result)
-        founders = founders_of(result)
-        ready = [peer for peer, note in notes.items() if note and NoteFlag.READY in note.flags]
-        if self._collective.me in founders:
-            self.established = self.founded = True
-        if self.established:
-            self._donate(result, notes, ready, founding=bool(founders))
-            self._apply(result, self._replica.tensors)
-        elif self._catching is not None:
-            self._catching.kept.append(result, self._replica.tensors)
-        elif not founders:
-            self._start_catching_up(result, notes)
-        # else: the founders' state is asked for in the next round, in which they already hold it.
-        self._fresh = False
-        hopeless = {peer for peer, note in notes.items() if note and note.failures >= PATIENCE}
-        self.all_ready = set(result.members) <= hopeless.union(ready, founders)
+        turn = self._footing.take(result, self._collective.me)
+        match turn.deed:
+            case Deed.APPLY:
+                self._donate(result, turn)
+                self._apply(result, self._replica.tensors)
+            case Deed.KEEP:
+                assert self._catching is not None, "a peer that catches up fetches the state"
+                self._catching.kept.append(result, self._replica.tensors)
+            case Deed.FETCH:
+                self._start_catching_up(result)
+            case Deed.LOST:
+                raise StateLost(
+                    "all members that held the training state are gone and none of the others had all of it: "
+                    "start the swarm again, with the job or from a checkpoint"
+                )
+            case Deed.WAIT:
+                pass
 
-    def _donate(self, result: RoundResult, notes: Notes, ready: Sequence[PeerId], *, founding: bool) -> None:
+    def _donate(self, result: RoundResult, turn: Turn) -> None:
         """Keep the state from before this round for those that want it, until they have it or are gone."""
-        asked = {peer for peer, note in notes.items() if note and NoteFlag.WANTS_STATE in note.flags}
-        wanting = set() if founding else (asked | set(result.newcomers)) - set(ready)
-        self._store.settle(members=result.members, done=[*ready, *wanting])
-        if wanting:
-            self._store.hold(self._replica.capture(result.round - 1), wanting)
+        self._store.settle(members=result.members, done=turn.settled)
+        if turn.wanting:
+            self._store.hold(self._replica.capture(result.round - 1), turn.wanting)
 
     def _apply(self, result: RoundResult, tensors: Sequence[Tensor]) -> None:
         before = self._replica.cursor
@@ -189,33 +175,8 @@ class Lockstep:
                 "lower the learning rate"
             )
 
-    def _start_catching_up(self, result: RoundResult, notes: Notes) -> None:
-        if all(note and NoteFlag.WANTS_STATE in note.flags for note in notes.values()):
-            raise StateLost(
-                "all members that held the training state are gone and none of the others had all of it: "
-                "start the swarm again, with the job or from a checkpoint"
-            )
+    def _start_catching_up(self, result: RoundResult) -> None:
         base = result.round - 1
         log.info("fetching the state", round=base, members=[short(peer) for peer in result.members])
         self._catching = CatchUp(self._source, self._replica.schema, base, self._replica.tensors)
         self._catching.kept.append(result, self._replica.tensors)
-
-
-def founders_of(result: RoundResult) -> Collection[PeerId]:
-    """Whose state the training starts from, if ``result`` is its first round; nobody otherwise.
-
-    It is, if nobody has ever seen a round of this training and somebody knows that there was none: otherwise those
-    that held the state may just have died.  The first member's state counts, and who holds the same founds too.
-    """
-    notes = _read(result)
-    fresh = [note for note in notes.values() if note is not None and NoteFlag.FRESH in note.flags]
-    known = any(note.seen is not None and note.seen + 1 == result.round for note in fresh)
-    if len(fresh) < len(result.members) or not known:
-        return ()
-    first = notes[result.members[0]]
-    assert first is not None  # all are fresh
-    return frozenset(peer for peer, note in notes.items() if note is not None and note.seed == first.seed)
-
-
-def _read(result: RoundResult) -> Notes:
-    return {peer: Note.read(data) for peer, data in result.notes.items()}

@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 from lepton_p2p.errors import ConfigError
+from lepton_p2p.replication.cursor import Cursor
+from lepton_p2p.replication.ranges import Range, size_of
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training.collective import Collective, StateSource
 from lepton_p2p.training.lockstep import Lockstep
 from lepton_p2p.training.plain_replica import PlainReplica
-from lepton_p2p.training.ranges import Range, size_of
-from lepton_p2p.training.sampler import Cursor, Sampler
+from lepton_p2p.training.sampler import Sampler
 from lepton_p2p.training.store import SnapshotStore
 
 log = structlog.get_logger()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lepton_p2p.errors import ConfigError, SchemaMismatch
+from lepton_p2p.replication.cursor import MAX_SAMPLES, Cursor
 from lepton_p2p.training.hyperparameters import Hyperparameters
 from lepton_p2p.training.replica import Replica
-from lepton_p2p.training.sampler import MAX_SAMPLES, Cursor
 from lepton_p2p.training.snapshots import Snapshot
 from lepton_p2p.training.state import Schema, optimizer_values, params_digest
 

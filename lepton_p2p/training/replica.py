@@ -11,7 +11,7 @@ import xxhash
 from torch import Tensor, nn
 
 from lepton_p2p.errors import SchemaMismatch
-from lepton_p2p.training.sampler import Cursor
+from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.training.snapshots import Snapshot, capture, restore
 from lepton_p2p.training.state import Schema, params_digest
 

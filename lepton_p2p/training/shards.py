@@ -9,7 +9,7 @@ import numpy.typing as npt
 import xxhash
 
 from lepton_p2p.identity import PeerId
-from lepton_p2p.training.permutation import permutation
+from lepton_p2p.replication.permutation import permutation
 
 
 def owner(block: int, peers: Collection[PeerId]) -> PeerId:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lepton_p2p.errors import IntegrityError
+from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.training.manifest import DTYPES, Manifest, TensorSpec, chunk_count, lay_out
-from lepton_p2p.training.sampler import Cursor
 from lepton_p2p.training.state import (
     Schema,
     load_model,

@@ -10,9 +10,9 @@ from fake_swarm import FakePeer, FakeSwarm
 from lepton_p2p.identity import PeerId
 from lepton_p2p.jobs import Job, job_from_table
 from lepton_p2p.models import build
+from lepton_p2p.replication.cursor import Cursor
+from lepton_p2p.replication.notes import Note
 from lepton_p2p.training import params_digest
-from lepton_p2p.training.notes import Note
-from lepton_p2p.training.sampler import Cursor
 
 IDS = tuple(PeerId(f"{index:032x}") for index in range(8))
 SAMPLES = 96

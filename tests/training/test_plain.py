@@ -15,12 +15,12 @@ from torch import nn
 
 from lepton_p2p.errors import Closed, StateLost
 from lepton_p2p.identity import PeerId
+from lepton_p2p.replication.cursor import Cursor
+from lepton_p2p.replication.notes import Note
+from lepton_p2p.replication.permutation import permutation
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training import params_digest
 from lepton_p2p.training.collective import Withdrawn
-from lepton_p2p.training.notes import Note
-from lepton_p2p.training.permutation import permutation
-from lepton_p2p.training.sampler import Cursor
 
 
 def one_process(optimizer: str, peers: int, passes: int) -> nn.Module:

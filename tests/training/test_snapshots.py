@@ -12,9 +12,9 @@ from torch import nn
 
 from lepton_p2p.errors import IntegrityError, SchemaMismatch
 from lepton_p2p.identity import PeerId
+from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.training.assembler import Assembler
 from lepton_p2p.training.manifest import CHUNK_BYTES, Manifest, TensorSpec
-from lepton_p2p.training.sampler import Cursor
 from lepton_p2p.training.snapshots import Snapshot, capture, restore
 from lepton_p2p.training.state import MAX_STATE_TENSORS, Schema, params_digest
 from lepton_p2p.training.store import SnapshotStore

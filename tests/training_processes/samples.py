@@ -9,8 +9,8 @@ from signal import SIGKILL
 from jobs_for_peers import SAMPLES, SEED
 from peer_processes import Line, PeerProcess
 
-from lepton_p2p.training.notes import Note
-from lepton_p2p.training.permutation import permutation
+from lepton_p2p.replication.notes import Note
+from lepton_p2p.replication.permutation import permutation
 
 
 def merged(peers: Sequence[PeerProcess]) -> list[Line]:

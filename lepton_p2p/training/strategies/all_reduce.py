@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from lepton_p2p.replication.cursor import Cursor
+from lepton_p2p.replication.notes import Note
+from lepton_p2p.replication.ranges import Range, size_of
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training.job_replica import JobReplica
 from lepton_p2p.training.lockstep import Lockstep
-from lepton_p2p.training.notes import Note
-from lepton_p2p.training.ranges import Range, size_of
-from lepton_p2p.training.sampler import Cursor
 from lepton_p2p.training.schedule import complete
 from lepton_p2p.training.strategies.base import Context, Report, Strategy, strategy
 
@@ -69,7 +69,7 @@ class AllReduce(Strategy):
         return self._report(self._replica.cursor, None)
 
     def welcome(self) -> Report:
-        self._lockstep.all_ready = False
+        self._lockstep.expect_newcomers()
         return self.advance()
 
     def close(self) -> None:

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_p2p.identity import PeerId
-from lepton_p2p.training.notes import MAX_RANGES, Note, NoteFlag
-from lepton_p2p.training.permutation import permutation
-from lepton_p2p.training.ranges import Range, join, size_of, split
-from lepton_p2p.training.sampler import Cursor, Sampler
+from lepton_p2p.replication.cursor import Cursor
+from lepton_p2p.replication.notes import MAX_RANGES, Note, NoteFlag
+from lepton_p2p.replication.permutation import permutation
+from lepton_p2p.replication.ranges import Range, join, size_of, split
+from lepton_p2p.training.sampler import Sampler
 
 GOLDEN = ([3, 7, 1, 6, 4, 0, 5, 2], [2, 1, 5, 3, 6, 0, 7, 4])
 PEERS = tuple(PeerId(f"{index:032x}") for index in range(6))

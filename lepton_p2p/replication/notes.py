@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntFlag
 
-from lepton_p2p.training.ranges import Range
+from lepton_p2p.replication.ranges import Range
 
 VERSION = 2
 MAX_RANGES = 64

@@ -1,0 +1,1 @@
+"""The replicated part of a training: cursor, notes, and on what footing each peer takes part.  Pure."""

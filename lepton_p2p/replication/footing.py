@@ -1,0 +1,175 @@
+"""On what footing a peer takes part in the rounds of a training, as a pure state machine.
+
+============  ==============================  ==========================================================
+footing       means                           leaves by
+============  ==============================  ==========================================================
+entering      holds nothing, wants the state  a round with its wish in it -> catching up (or established,
+                                              if it founds)
+catching up   fetches the state, keeps the    ``caught_up`` -> established; ``fetch_failed`` -> entering
+              results of the rounds since
+established   holds the swarm's state         ``enter_again`` (dropped), ``step_out`` (gave up) -> entering
+============  ==============================  ==========================================================
+
+Every decision depends on replicated values only (results and their notes), so all members take the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from lepton_p2p.identity import PeerId
+from lepton_p2p.replication.notes import Note, NoteFlag
+from lepton_p2p.replication.ranges import Range
+from lepton_p2p.rounds.result import RoundResult
+
+PATIENCE = 3
+"""Failed fetches in a row after which those that are done no longer wait for a newcomer."""
+
+Notes = Mapping[PeerId, Note | None]
+
+
+class Deed(Enum):
+    """What a peer does with the result of a round."""
+
+    APPLY = auto()
+    """Step from the state before the round to the one after it."""
+    KEEP = auto()
+    """Keep it until the state has arrived that it is to be applied to."""
+    FETCH = auto()
+    """Fetch the state from before this round, and keep the result."""
+    WAIT = auto()
+    """The state is still being founded: ask for it in the next round."""
+    LOST = auto()
+    """Nobody is left who holds the state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What follows from one round's result here.
+
+    settled: peers that need no snapshot any more.  wanting: peers for which the state from before the round is kept
+    (not empty only with ``APPLY``).  founders: whose state the training starts from, if this is its first round.
+    """
+
+    deed: Deed
+    founders: Collection[PeerId]
+    settled: tuple[PeerId, ...] = ()
+    wanting: frozenset[PeerId] = frozenset()
+
+
+class Footing:
+    """One peer's; see the table above."""
+
+    def __init__(self) -> None:
+        self.established = False
+        """Whether the replica holds the swarm's state."""
+        self.all_ready = False
+        """Whether all members of the last round did, so that nobody needs more rounds to catch up."""
+        self.founded = False
+        """Whether what it holds goes back to what it held itself, and was not fetched from others."""
+        self.rejections = 0
+        """Rounds in a row that had no result."""
+        self._catching = False
+        self._fresh = True
+        self._failures = 0
+
+    def note(
+        self,
+        claim: Sequence[Range],
+        loss_sum: float,
+        *,
+        seen: Callable[[], int | None],
+        seed: Callable[[], int],
+    ) -> Note:
+        """What to write into the coming round.
+
+        ``seen``: how many rounds the swarm has done, if this peer took part in all of them; ``seed``: the digest of
+        what it would start from.  Both are only asked while it is fresh.
+        """
+        if self.established:
+            return Note(NoteFlag.READY, tuple(claim), loss_sum)
+        if self._catching:
+            return Note(failures=self._failures)
+        if not self._fresh:
+            return Note(NoteFlag.WANTS_STATE, failures=self._failures)
+        flags = NoteFlag.WANTS_STATE | NoteFlag.FRESH
+        return Note(flags, failures=self._failures, seen=seen(), seed=seed())
+
+    def take(self, result: RoundResult, me: PeerId) -> Turn:
+        """A round is decided: what to do with it.  ``me`` took part in it."""
+        notes = _read(result)
+        founders = founders_of(result)
+        ready = [peer for peer, note in notes.items() if note and NoteFlag.READY in note.flags]
+        self.rejections = 0
+        if me in founders:
+            self.established = self.founded = True
+        deed = self._deed(notes, founding=bool(founders))
+        self._catching = self._catching or deed is Deed.FETCH
+        self._fresh = False
+        hopeless = {peer for peer, note in notes.items() if note and note.failures >= PATIENCE}
+        self.all_ready = set(result.members) <= hopeless.union(ready, founders)
+        if deed is not Deed.APPLY:
+            return Turn(deed, founders)
+        asked = {peer for peer, note in notes.items() if note and NoteFlag.WANTS_STATE in note.flags}
+        wanting = set() if founders else (asked | set(result.newcomers)) - set(ready)
+        return Turn(deed, founders, (*ready, *sorted(wanting)), frozenset(wanting))
+
+    def rejected(self) -> None:
+        """The members agreed that the round has no result."""
+        self.rejections += 1
+
+    def caught_up(self) -> None:
+        """The state has arrived and what was kept has been applied."""
+        self.established, self.founded, self._catching, self._failures = True, False, False, 0
+
+    def fetch_failed(self) -> None:
+        """Nobody could give the state (any more): ask for a newer one."""
+        self._catching = False
+        self._failures += 1
+
+    def enter_again(self) -> None:
+        """What is held is obsolete: ask for the state in the next round."""
+        self.established = self.all_ready = self._fresh = self._catching = False
+        self.rejections = 0
+
+    def step_out(self) -> None:
+        """This peer took its round back, and the others go on: what it holds is obsolete, unless nobody else is left.
+
+        Then, in the first round of a new swarm, the training starts from what this peer holds.
+        """
+        fresh = self._fresh or self.established
+        self.enter_again()
+        self._fresh = fresh
+
+    def _deed(self, notes: Notes, *, founding: bool) -> Deed:
+        if self.established:
+            return Deed.APPLY
+        if self._catching:
+            return Deed.KEEP
+        if founding:
+            return Deed.WAIT
+        if all(note and NoteFlag.WANTS_STATE in note.flags for note in notes.values()):
+            return Deed.LOST
+        return Deed.FETCH
+
+
+def founders_of(result: RoundResult) -> Collection[PeerId]:
+    """Whose state the training starts from, if ``result`` is its first round; nobody otherwise.
+
+    It is, if nobody has ever seen a round of this training and somebody knows that there was none: otherwise those
+    that held the state may just have died.  The first member's state counts, and who holds the same founds too.
+    """
+    notes = _read(result)
+    fresh = [note for note in notes.values() if note is not None and NoteFlag.FRESH in note.flags]
+    known = any(note.seen is not None and note.seen + 1 == result.round for note in fresh)
+    if len(fresh) < len(result.members) or not known:
+        return ()
+    first = notes[result.members[0]]
+    assert first is not None  # all are fresh
+    return frozenset(peer for peer, note in notes.items() if note is not None and note.seed == first.seed)
+
+
+def _read(result: RoundResult) -> Notes:
+    return {peer: Note.read(data) for peer, data in result.notes.items()}
