@@ -12,7 +12,7 @@ from lepton_p2p.collectives.boards import Boards
 from lepton_p2p.collectives.buffers import BufferPool
 from lepton_p2p.collectives.counters import RoundCounters
 from lepton_p2p.collectives.fetch import FetchServer
-from lepton_p2p.collectives.inspection import DIFFER, inspect, own_record
+from lepton_p2p.collectives.inspection import inspect, own_record
 from lepton_p2p.collectives.packing import Packed
 from lepton_p2p.collectives.pending import (
     Finished,
@@ -32,6 +32,7 @@ from lepton_p2p.identity import PeerId, short
 from lepton_p2p.rounds import effects as fx
 from lepton_p2p.rounds.agreement import Agreement, Event
 from lepton_p2p.rounds.epoch import Epoch
+from lepton_p2p.rounds.inspection import DIFFER
 from lepton_p2p.rounds.messages import RoundMessage
 from lepton_p2p.rounds.patience import Patience, PatienceConfig
 from lepton_p2p.rounds.records import Record
@@ -347,7 +348,7 @@ class Rounds:
                     # The members must notice at once; if they took this peer along as a newcomer the ring stays.
                     self._ring.drop(reason)
                     self._boards.move(None)
-                    self._arrivals.keep_only(())
+                    self._arrivals.leave()
                 self._lost.clear()
                 dropped = Dropped(f"the swarm went on without this peer, which rejoins: {reason}")
                 if self._pending is None and self._delivered:

@@ -40,7 +40,7 @@ class Deed(Enum):
     FETCH = auto()
     """Fetch the state from before this round, and keep the result."""
     WAIT = auto()
-    """The state is still being founded: ask for it in the next round."""
+    """Nobody can give the state in this round (it is being founded, or still on its way): ask in the next one."""
     LOST = auto()
     """Nobody is left who holds the state."""
 
@@ -105,7 +105,7 @@ class Footing:
         self.rejections = 0
         if me in founders:
             self.established = self.founded = True
-        deed = self._deed(notes, founding=bool(founders))
+        deed = self._deed(notes, founding=bool(founders), ready=bool(ready))
         self._catching = self._catching or deed is Deed.FETCH
         self._fresh = False
         hopeless = {peer for peer, note in notes.items() if note and note.failures >= PATIENCE}
@@ -143,16 +143,16 @@ class Footing:
         self.enter_again()
         self._fresh = fresh
 
-    def _deed(self, notes: Notes, *, founding: bool) -> Deed:
+    def _deed(self, notes: Notes, *, founding: bool, ready: bool) -> Deed:
         if self.established:
             return Deed.APPLY
         if self._catching:
             return Deed.KEEP
-        if founding:
-            return Deed.WAIT
-        if all(note and NoteFlag.WANTS_STATE in note.flags for note in notes.values()):
-            return Deed.LOST
-        return Deed.FETCH
+        if founding or ready:
+            return Deed.WAIT if founding else Deed.FETCH
+        # Nobody holds the state now.  Who still fetches it may come to hold it, so all must have given up.
+        lost = all(note and NoteFlag.WANTS_STATE in note.flags for note in notes.values())
+        return Deed.LOST if lost else Deed.WAIT
 
 
 def founders_of(result: RoundResult) -> Collection[PeerId]:

@@ -11,7 +11,8 @@ import structlog
 
 from lepton_p2p.collectives.fetch import Fetcher
 from lepton_p2p.errors import IntegrityError, LeptonError, StateLost
-from lepton_p2p.identity import PeerInfo, short
+from lepton_p2p.identity import PeerId, PeerInfo, short
+from lepton_p2p.replication.donors import all_have_passed, donors
 from lepton_p2p.runtime.manifests import from_wire
 from lepton_p2p.runtime.node import Node
 from lepton_p2p.training.assembler import Assembler
@@ -38,13 +39,16 @@ async def fetch_snapshot(node: Node, round: int, schema: Schema) -> Snapshot:
     """
     assembler: Assembler | None = None
     digest = b""
-    distrusted: set[str] = set()
+    distrusted: set[PeerId] = set()
     while True:
-        donors = [peer for peer in _established(node, round) if peer.id not in distrusted]
-        if not donors:
+        asked = donors(node.rounds.epoch, round, exclude={node.me.id, *distrusted})
+        if not asked:
             raise StateLost(f"no member that had the state after round {round} is left")
-        described = await _describe(node, donors, round)
+        late = all_have_passed(round, node.rounds.completed)
+        described, refusals = await _describe(node, asked, round)
         if not described:
+            if late and refusals == len(asked):
+                raise StateLost(f"those that kept the state after round {round} are gone")
             await asyncio.sleep(AGAIN)
             continue
         manifest = _agreed(described)
@@ -57,38 +61,35 @@ async def fetch_snapshot(node: Node, round: int, schema: Schema) -> Snapshot:
         await asyncio.sleep(AGAIN)
 
 
-def _established(node: Node, round: int) -> list[PeerInfo]:
-    """Members of the epoch that took part in a round up to ``round``: they had the state then."""
-    epoch = node.rounds.epoch
-    members = epoch.members if epoch is not None else ()
-    return [member.peer for member in members if member.since <= round and member.id != node.me.id]
+async def _describe(node: Node, asked: Sequence[PeerInfo], round: int) -> tuple[list[tuple[PeerInfo, Manifest]], int]:
+    """Ask all at once; wait for the first answer, and then for a moment for those of the others.
 
-
-async def _describe(node: Node, donors: Sequence[PeerInfo], round: int) -> list[tuple[PeerInfo, Manifest]]:
-    """Ask all at once; wait for the first answer, and then for a moment for those of the others."""
-    asked = {asyncio.create_task(_manifest(node, donor, round)): donor for donor in donors}
+    Returns the answers, and how many said that they do not keep it.
+    """
+    calls = {asyncio.create_task(_manifest(node, donor, round)): donor for donor in asked}
     try:
-        done, pending = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-        if pending and any(task.result() is not None for task in done):
+        done, pending = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        if pending and any(isinstance(task.result(), Manifest) for task in done):
             more, _ = await asyncio.wait(pending, timeout=node.options.call_timeout)
             done |= more
         elif pending:
             done |= (await asyncio.wait(pending))[0]
-        answers = ((asked[task], task.result()) for task in done)
-        return [(donor, manifest) for donor, manifest in answers if manifest is not None]
+        answers = [(calls[task], task.result()) for task in done]
+        described = [(donor, manifest) for donor, manifest in answers if isinstance(manifest, Manifest)]
+        return described, sum(isinstance(answer, StateLost) for _, answer in answers)
     finally:
-        for task in asked:
+        for task in calls:
             task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(*calls, return_exceptions=True)
 
 
-async def _manifest(node: Node, donor: PeerInfo, round: int) -> Manifest | None:
+async def _manifest(node: Node, donor: PeerInfo, round: int) -> Manifest | LeptonError:
     try:
         reply = await node.channels.manifest(donor.address, SNAPSHOT, round, timeout=4 * node.options.call_timeout)
         return from_wire(reply)
     except LeptonError as error:
         _log.info("a member cannot give the state (yet)", peer=short(donor.id), why=str(error))
-        return None
+        return error
 
 
 def _agreed(described: Sequence[tuple[PeerInfo, Manifest]]) -> Manifest:
@@ -104,7 +105,7 @@ def _agreed(described: Sequence[tuple[PeerInfo, Manifest]]) -> Manifest:
     return next(manifest for _, manifest in described if manifest.digest == digest)
 
 
-async def _pull(node: Node, sources: Sequence[PeerInfo], assembler: Assembler) -> set[str]:
+async def _pull(node: Node, sources: Sequence[PeerInfo], assembler: Assembler) -> set[PeerId]:
     """Fetch what is missing from all ``sources`` in parallel; returns the ids of those that sent wrong bytes.
 
     Each source has a stripe of the chunks, so that all give and none is stampeded; who is done takes over from the
@@ -112,7 +113,7 @@ async def _pull(node: Node, sources: Sequence[PeerInfo], assembler: Assembler) -
     """
     missing = assembler.missing
     stripes = [deque(missing[number :: len(sources)]) for number in range(len(sources))]
-    liars: set[str] = set()
+    liars: set[PeerId] = set()
     async with asyncio.TaskGroup() as group:
         for source, stripe in zip(sources, stripes, strict=True):
             group.create_task(_pull_from(node, source, assembler, stripe, stripes, liars))
@@ -125,7 +126,7 @@ async def _pull_from(
     assembler: Assembler,
     own: deque[int],
     stripes: Sequence[deque[int]],
-    liars: set[str],
+    liars: set[PeerId],
 ) -> None:
     """Fetch chunks until none is left or ``source`` fails; a chunk that failed goes back to its stripe."""
     manifest, link = assembler.manifest, None

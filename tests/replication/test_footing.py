@@ -113,3 +113,21 @@ def test_who_stepped_out_with_the_state_may_found_with_it_if_nobody_else_is_left
     footing.caught_up()
     footing.step_out()
     assert footing.note((), 0.0, seen=lambda: 0, seed=lambda: 0).flags == WANTS | NoteFlag.FRESH
+
+
+def test_while_nobody_holds_the_state_but_somebody_still_fetches_it_the_others_wait() -> None:
+    assert turn([WANTS, NoteFlag.NONE, WANTS])[1].deed is Deed.WAIT
+
+
+def test_a_swarm_that_lost_the_state_notices_however_the_fetches_of_its_members_overlap() -> None:
+    footings = [Footing() for _ in PEERS]
+    for index, footing in enumerate(footings):  # all fetch what the last holder takes with it
+        notes = [Note(WANTS) if other == index else Note(READY) for other in range(3)]
+        assert footing.take(result(notes, 4), PEERS[index]).deed is Deed.FETCH
+    deeds: list[Deed] = []
+    for round in range(5, 12):
+        notes = [footing.note((), 0.0, seen=lambda: None, seed=lambda: 0) for footing in footings]
+        deeds = [footing.take(result(notes, round), peer).deed for footing, peer in zip(footings, PEERS, strict=True)]
+        if round - 5 < len(footings):
+            footings[round - 5].fetch_failed()  # one after the other
+    assert deeds == [Deed.LOST] * 3

@@ -65,7 +65,7 @@ class FakeNode:
         self.donors = {donor.info.id: donor for donor in donors}
         self.options = SimpleNamespace(call_timeout=1.0)
         members = (*(Member(donor.info, 1) for donor in donors), Member(ME, ROUND + 1))
-        self.rounds = SimpleNamespace(epoch=Epoch(3, Ballot(1, ME.id), members))
+        self.rounds = SimpleNamespace(epoch=Epoch(3, Ballot(1, ME.id), members), completed=ROUND + 1)
         self.channels = SimpleNamespace(manifest=self.manifest)
 
     async def manifest(self, address: str, kind: str, round: int, timeout: float) -> values.Manifest:
@@ -272,3 +272,38 @@ async def test_cancelling_while_one_donor_is_dialled_closes_the_link_to_another(
     link.watch(lambda reason: lost.set())
     if link.closed is None:
         await asyncio.wait_for(lost.wait(), 10)
+
+
+async def test_when_those_that_kept_the_state_are_gone_and_the_rounds_have_passed_it_is_lost(world: World) -> None:
+    node = world(2)  # members that were there then, but took no snapshot: they were catching up themselves
+    fetch = asyncio.create_task(fetch_snapshot(node, ROUND, schema_of(model())))  # type: ignore[arg-type]
+    asked = 0
+
+    async def manifest(address: str, kind: str, round: int, timeout: float) -> values.Manifest:
+        nonlocal asked
+        asked += 1
+        if asked == 6:
+            node.rounds.completed = ROUND + 2  # from now on nobody can still be about to take it
+        raise StateLost("not kept here")
+
+    node.channels.manifest = manifest
+    with pytest.raises(StateLost, match="are gone"):
+        await asyncio.wait_for(fetch, 30)
+    assert asked >= 8, "before that it is only early"
+
+
+async def test_a_member_that_does_not_answer_may_still_have_the_state(world: World) -> None:
+    node, snapshot = world(2), snapshot_of(model())
+    node.rounds.completed = ROUND + 9
+    silent, *_ = node.donors.values()
+    failures = 0
+
+    def unreachable() -> values.Manifest:
+        nonlocal failures
+        failures += 1
+        if failures == 3:
+            silent.serve(snapshot)
+        raise SwarmUnreachable("no answer")
+
+    silent.describe = unreachable
+    assert same(await fetch_snapshot(node, ROUND, schema_of(model())), snapshot)  # type: ignore[arg-type]

@@ -255,5 +255,5 @@ def test_the_store_keeps_a_snapshot_until_the_last_that_needs_it_is_settled() ->
     assert store.get(4) is snapshot
     store.settle(members=[a, b], done=[a])  # c is gone, a has it, b still needs it
     assert store.rounds() == (4,)
-    store.release(b)
+    store.settle(members=[a, b], done=[b])
     assert store.get(4) is None

@@ -11,6 +11,7 @@ import structlog
 
 from lepton_p2p.identity import PeerId, short
 from lepton_p2p.rounds.epoch import Epoch
+from lepton_p2p.rounds.position import Position, Relation
 from lepton_p2p.transport.links.frames import Header, Kind
 from lepton_p2p.transport.links.link import Link
 from lepton_p2p.transport.links.protocol import Verdict
@@ -48,7 +49,7 @@ class _Expected:
 class Arrivals:
     """Routes the chunks of all accepted ring links of one peer.
 
-    The position is ``(epoch number, epoch tag, round)``.  A frame of the expected round from the expected left
+    A frame of the expected round (see ``rounds.position``) from the expected left
     neighbour goes to the sink; one from further on holds its link (no reading, no spinning) until :meth:`expect` or
     :meth:`advance` gets there; one from behind is read and thrown away.  A neighbour whose link broke in this epoch is
     reported lost to the sink at once, also if that happened between rounds: links are not reopened within an epoch.
@@ -63,10 +64,7 @@ class Arrivals:
         self._on_lost = on_lost
         self._links: dict[PeerId, Link] = {}
         self._lost: dict[PeerId, str] = {}
-        self._number = -1
-        self._tag = 0
-        self._done = -1
-        """Rounds up to this one are over in this epoch, whether they completed or not."""
+        self._position = Position()
         self._expected: _Expected | None = None
 
     def accept(self, link: Link) -> None:
@@ -95,22 +93,27 @@ class Arrivals:
 
     def advance(self, number: int, tag: int) -> None:
         """The epoch is now ``(number, tag)``: frames of others before it are stale.  Nothing is expected yet."""
-        if (number, tag) != (self._number, self._tag):
-            self._number, self._tag, self._done = number, tag, -1
-            self._lost.clear()
         self._drop_expected()
+        if self._position.enter(number, tag):
+            self._lost.clear()
         self._resume()
+
+    def leave(self) -> None:
+        """In no epoch any more: all links are closed, and what comes by new ones waits for the next epoch."""
+        self._drop_expected()
+        self._position.leave()
+        self._lost.clear()
+        self.keep_only(())
 
     def expect(self, epoch: Epoch, round: int, left: PeerId, sink: ChunkSink) -> None:
         """Give the chunks of ``round`` in ``epoch`` from ``left`` to ``sink`` until :meth:`forget`.
 
         Frames that were held for it may arrive at the sink before this returns.
         """
-        if (epoch.number, epoch.tag) != (self._number, self._tag):
-            self._number, self._tag, self._done = epoch.number, epoch.tag, -1
-            self._lost.clear()
         self._drop_expected()
-        self._done = max(self._done, round - 1)
+        if self._position.enter(epoch.number, epoch.tag):
+            self._lost.clear()
+        self._position.expect(round)
         self._expected = expected = _Expected(round, left, sink)
         reason = self._lost.get(left)
         if reason is not None:
@@ -124,8 +127,8 @@ class Arrivals:
 
     def _drop_expected(self) -> None:
         expected, self._expected = self._expected, None
+        self._position.forget()
         if expected is not None:
-            self._done = max(self._done, expected.round)
             link = self._links.get(expected.left)
             if link is not None:
                 link.protocol.divert()
@@ -157,21 +160,22 @@ class Arrivals:
             link.abort(f"the remote sent {header.kind.name} on a ring link")
             return Verdict.DRAIN
         expected = self._expected
-        if header.epoch > self._number or (header.tag == self._tag and header.round > self._done):
-            if expected is None or header.epoch > self._number or header.round != expected.round:
-                if expected is not None and expected.left == remote:
-                    asyncio.get_running_loop().call_soon(self._tell_overtaken, expected, header)
-                if expected is None and self.on_early is not None:
-                    self.on_early()
-                return Verdict.HOLD
-            if expected.left != remote:
-                _log.warning("a peer that is not the left neighbour sent a chunk; closed its link", peer=short(remote))
-                link.abort("it sent a chunk but is not the left neighbour")
-                return Verdict.DRAIN
-            target = expected.sink.admit(header, extra)
-            # The sink may have given up on seeing this very frame: then nothing may be written to its memory.
-            return Verdict.DRAIN if target is None or self._expected is not expected else target
-        return Verdict.DRAIN
+        relation = self._position.relation(header.epoch, header.tag, header.round)
+        if relation is Relation.PAST:
+            return Verdict.DRAIN
+        if relation is Relation.LATER or expected is None:
+            if expected is not None and expected.left == remote:
+                asyncio.get_running_loop().call_soon(self._tell_overtaken, expected, header)
+            if expected is None and self.on_early is not None:
+                self.on_early()
+            return Verdict.HOLD
+        if expected.left != remote:
+            _log.warning("a peer that is not the left neighbour sent a chunk; closed its link", peer=short(remote))
+            link.abort("it sent a chunk but is not the left neighbour")
+            return Verdict.DRAIN
+        target = expected.sink.admit(header, extra)
+        # The sink may have given up on seeing this very frame: then nothing may be written to its memory.
+        return Verdict.DRAIN if target is None or self._expected is not expected else target
 
     def _tell_overtaken(self, expected: _Expected, header: Header) -> None:
         if self._expected is expected:

@@ -270,3 +270,18 @@ async def test_a_ring_link_from_a_client_is_refused(near: Neighbourhood) -> None
     Wire(link)
     near.arrivals.accept(link)
     assert link.closed == "a ring link must come from a peer"
+
+
+async def test_after_leaving_a_lineage_chunks_of_another_with_lower_numbers_wait_instead_of_being_lost(
+    near: Neighbourhood,
+) -> None:
+    near.arrivals.advance(9, epoch(9).tag)
+    near.arrivals.leave()
+    assert near.left_wire.gone, "members must notice"
+    _, wire = near.link(LEFT)  # admitted elsewhere: its left neighbour there begins before it knows of the epoch
+    wire.feed(chunk(epoch(4), 3))
+    assert wire.paused
+    sink = Sink()
+    near.arrivals.advance(4, epoch(4).tag)
+    near.arrivals.expect(epoch(4), 3, LEFT, sink)
+    assert [round for round, _ in sink.got] == [3]
