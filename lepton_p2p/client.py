@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -59,11 +58,12 @@ class Client:
     :class:`ProtocolMismatch`, or :class:`Closed` after the end of the ``async with``.
     """
 
-    def __init__(self, address: str, swarm: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(self, address: str, swarm: str, *, timeout: float = DEFAULT_TIMEOUT, sealed: bool = False) -> None:
         host, port = split_address(address)
         self.address = join_address(host, port)
         self._host = host
         self._swarm = swarm
+        self._sealed = sealed
         self._timeout = timeout
         self._open: Channels | None = None
 
@@ -115,8 +115,8 @@ class Client:
         report = await self.status()
         manifest = await self._channels.weights(self.address)
         assembler = Assembler(from_wire(manifest), max_bytes=max_bytes)
-        # Never started, so it listens nowhere: it only opens links, under a name that is in nobody's view.
-        hub = LinkHub(PeerId(secrets.token_hex(16)), host="127.0.0.1")
+        # Never started, so it listens nowhere: it only opens links.
+        hub = LinkHub(None, host="127.0.0.1", swarm=self._swarm, sealed=self._sealed)
         try:
             link = await self._open_link(hub, report.peer.id)
             await _fill(assembler, link, manifest)
@@ -130,8 +130,11 @@ class Client:
 
     async def _open_link(self, hub: LinkHub, remote: PeerId) -> Link:
         """A link to the peer's data port, which is on the host of its control plane."""
-        ticket = await self._channels.open_link(self.address, Purpose.FETCH, timeout=self._timeout)
-        return await hub.open(remote, self._host, ticket, Purpose.FETCH)
+        share = hub.propose()
+        ticket = await self._channels.open_link(
+            self.address, Purpose.FETCH, share=b"" if share is None else share.public, timeout=self._timeout
+        )
+        return await hub.open(remote, self._host, ticket, Purpose.FETCH, share)
 
 
 async def _fill(assembler: Assembler, link: Link, manifest: Manifest) -> None:

@@ -71,7 +71,7 @@ class SchemaMismatch(LeptonError):
 
 
 class InsecureRefused(LeptonError):
-    """A swarm on a non-loopback address without credentials was asked for without ``--insecure``."""
+    """No credentials: a swarm beyond loopback without ``--insecure``, or links with peers that seal theirs."""
 
     exit_code = 17
 

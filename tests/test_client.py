@@ -59,8 +59,8 @@ class ScriptedPeer:
         self.snapshot: Snapshot | None = None
         self.lie: Manifest | None = None
 
-    async def open(self, remote: PeerId | None, purpose: Purpose) -> Ticket:
-        return self.hub.issue_ticket(remote, purpose)
+    async def open(self, remote: PeerId | None, purpose: Purpose, share: bytes) -> Ticket:
+        return self.hub.issue_ticket(remote, purpose, share)
 
     async def status(self) -> StatusReport:
         return StatusReport(

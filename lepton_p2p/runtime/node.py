@@ -101,6 +101,8 @@ class Node:
             self.me.id,
             host=host,
             port=options.data_port,
+            swarm=options.swarm,
+            sealed=options.sealed,
             heartbeat=options.patience.heartbeat,
             share_memory=options.share_memory,
         )
@@ -167,8 +169,11 @@ class Node:
 
     async def connect(self, peer: PeerInfo, purpose: Purpose) -> Link:
         """Open a link to ``peer``."""
-        ticket = await self.channels.open_link(peer.address, purpose, timeout=self.options.call_timeout)
-        return await self.hub.open(peer.id, split_address(peer.address)[0], ticket, purpose)
+        share = self.hub.propose()
+        ticket = await self.channels.open_link(
+            peer.address, purpose, share=b"" if share is None else share.public, timeout=self.options.call_timeout
+        )
+        return await self.hub.open(peer.id, split_address(peer.address)[0], ticket, purpose, share)
 
     def enter(self, *, job: str, found: bool) -> None:
         """Want to be in an epoch, of peers with the same ``job``; ``found`` starts one alone."""

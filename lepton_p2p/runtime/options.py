@@ -20,6 +20,7 @@ class NodeOptions:
     all peers and clients must name.  insecure: allow a non-loopback address although there are no credentials.
     advertise: what others are told to call (default: derived).  state_dir: where the last known members are kept.
     share_memory: give tensors to peers on this machine through memory that both share, not through sockets.
+    sealed: what goes over links is sealed; needs control channels that are mutually authenticated.
     """
 
     listen: str = "127.0.0.1:0"
@@ -30,6 +31,7 @@ class NodeOptions:
     data_port: int = 0
     state_dir: Path | None = None
     share_memory: bool = True
+    sealed: bool = False
     swim: SwimConfig = field(default_factory=SwimConfig.lan)
     patience: PatienceConfig = field(default_factory=PatienceConfig.lan)
     agreement: AgreementConfig = field(default_factory=AgreementConfig.lan)

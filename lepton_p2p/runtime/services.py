@@ -51,10 +51,10 @@ class RoundsService:
 class LinksService:
     node: Node
 
-    async def open(self, remote: PeerId | None, purpose: Purpose) -> Ticket:
+    async def open(self, remote: PeerId | None, purpose: Purpose, share: bytes) -> Ticket:
         if remote is None and purpose is not Purpose.FETCH:
             raise ConfigError("only peers open ring links")
-        return self.node.hub.issue_ticket(remote, purpose)
+        return self.node.hub.issue_ticket(remote, purpose, share)
 
 
 @dataclass(frozen=True, slots=True)

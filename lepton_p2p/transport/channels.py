@@ -150,9 +150,11 @@ class Channels:
         """Hand ``message`` to the agreement at ``to``; await one before the next to keep their order."""
         await self._call(to, self._remote(to).rounds.Deliver, round_message_to_wire(message), timeout, _nothing)
 
-    async def open_link(self, to: str, purpose: Purpose, timeout: float = DEFAULT_TIMEOUT) -> Ticket:
-        """A ticket for one link to the data plane of the peer at ``to``."""
-        request = links_pb2.OpenRequest(peer=self._me or "", purpose=purpose_to_wire(purpose))
+    async def open_link(
+        self, to: str, purpose: Purpose, *, share: bytes = b"", timeout: float = DEFAULT_TIMEOUT
+    ) -> Ticket:
+        """A ticket for one link to the data plane of the peer at ``to``; ``share``: see ``LinkHub.propose``."""
+        request = links_pb2.OpenRequest(peer=self._me or "", purpose=purpose_to_wire(purpose), share=share)
         return await self._call(to, self._remote(to).links.Open, request, timeout, ticket_from_wire)
 
     async def manifest(self, to: str, kind: str, round: int, timeout: float = DEFAULT_TIMEOUT) -> Manifest:

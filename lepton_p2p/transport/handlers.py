@@ -37,8 +37,11 @@ class RoundsHandler(Protocol):
 
 
 class LinksHandler(Protocol):
-    async def open(self, remote: PeerId | None, purpose: Purpose) -> Ticket:
-        """A ticket for one link from ``remote`` (None: a client that is not a member; FETCH only)."""
+    async def open(self, remote: PeerId | None, purpose: Purpose, share: bytes) -> Ticket:
+        """A ticket for one link from ``remote`` (None: a client that is not a member; FETCH only).
+
+        ``share``: its half of the link's keys, see ``LinkHub.issue_ticket``.
+        """
 
 
 class StateHandler(Protocol):

@@ -46,6 +46,7 @@ from lepton_p2p.transport.wire_state import (
     offer_reply_to_wire,
     purpose_from_wire,
     result_to_wire,
+    share_from_wire,
     ticket_to_wire,
 )
 from lepton_p2p.transport.wire_swarm import event_to_wire, members_to_wire, status_to_wire
@@ -92,7 +93,7 @@ class Links(links_pb2_grpc.LinksServicer):
             remote = read(peer_id, request.peer) if request.peer else None
             if remote is None and purpose is not Purpose.FETCH:
                 raise Malformed("a client without a peer id may open FETCH links only")
-            return ticket_to_wire(await self._handler.open(remote, purpose))
+            return ticket_to_wire(await self._handler.open(remote, purpose, read(share_from_wire, request.share)))
 
 
 class State(state_pb2_grpc.StateServicer):

@@ -8,7 +8,8 @@ import re
 from lepton_p2p.proto.lepton.v1 import jobs_pb2, links_pb2
 from lepton_p2p.proto.lepton.v1 import state_pb2 as pb
 from lepton_p2p.rounds.records import MAX_RECORD
-from lepton_p2p.transport.links.link import Purpose
+from lepton_p2p.transport.links.keys import SHARE_BYTES
+from lepton_p2p.transport.links.purpose import Purpose
 from lepton_p2p.transport.links.tickets import TOKEN_BYTES, Ticket
 from lepton_p2p.transport.values import (
     JobDocument,
@@ -184,7 +185,7 @@ def purpose_from_wire(value: int) -> Purpose:
 
 
 def ticket_to_wire(ticket: Ticket) -> links_pb2.Ticket:
-    return links_pb2.Ticket(port=ticket.port, token=ticket.token)
+    return links_pb2.Ticket(port=ticket.port, token=ticket.token, share=ticket.share)
 
 
 def ticket_from_wire(ticket: links_pb2.Ticket) -> Ticket:
@@ -192,4 +193,11 @@ def ticket_from_wire(ticket: links_pb2.Ticket) -> Ticket:
         raise ValueError(f"{ticket.port} is no port")
     if len(ticket.token) != TOKEN_BYTES:
         raise ValueError(f"a token has {TOKEN_BYTES} bytes, not {len(ticket.token)}")
-    return Ticket(ticket.port, ticket.token)
+    return Ticket(ticket.port, ticket.token, share_from_wire(ticket.share))
+
+
+def share_from_wire(share: bytes) -> bytes:
+    """One side's half of the keys of a link, or nothing."""
+    if share and len(share) != SHARE_BYTES:
+        raise ValueError(f"a share of a link's keys has {SHARE_BYTES} bytes, not {len(share)}")
+    return share

@@ -20,8 +20,8 @@ from lepton_p2p.transport.links import Arrivals, Link, LinkHub, Purpose
 
 DEADLINE = 20.0
 WAY = "memory"
-"""How chunks get from one member of a :class:`Ring` to the next: through "sockets", through "memory" that two share, or
-not at all because all work on one "board"."""
+"""How chunks get from one member of a :class:`Ring` to the next: through "sockets", "sealed" or not, through "memory"
+that two share, or not at all because all work on one "board"."""
 _BOARD_BYTES = 16 << 20
 PATIENT = PatienceConfig(heartbeat=0.2, floor=10.0, ceiling=10.0, connect=10.0)
 HASTY = PatienceConfig(heartbeat=0.02, floor=0.1, ceiling=0.2, connect=0.2)
@@ -93,7 +93,11 @@ class Ring:
     async def __aenter__(self) -> Ring:
         for rank in range(self.world):
             hub = LinkHub(
-                peer(rank), host="127.0.0.1", heartbeat=self.patience.heartbeat, share_memory=WAY != "sockets"
+                peer(rank),
+                host="127.0.0.1",
+                heartbeat=self.patience.heartbeat,
+                share_memory=WAY not in ("sockets", "sealed"),
+                sealed=WAY == "sealed",
             )
             seat = Seat(rank, hub, Arrivals(), self.patience)
             hub.serve(Purpose.RING, seat.arrivals.accept)
@@ -106,8 +110,9 @@ class Ring:
 
     async def connect(self, seat: Seat) -> None:
         right = self.seats[(seat.rank + 1) % self.world]
-        ticket = right.hub.issue_ticket(peer(seat.rank), Purpose.RING)
-        seat.right = await seat.hub.open(peer(right.rank), "127.0.0.1", ticket, Purpose.RING)
+        share = seat.hub.propose()
+        ticket = right.hub.issue_ticket(peer(seat.rank), Purpose.RING, b"" if share is None else share.public)
+        seat.right = await seat.hub.open(peer(right.rank), "127.0.0.1", ticket, Purpose.RING, share)
 
     async def __aexit__(self, *_: object) -> None:
         for seat in self.seats:

@@ -24,14 +24,14 @@ from lepton_p2p.rounds.records import Record
 from lepton_p2p.transport.links.frames import Kind, checksum, encode
 
 
-@pytest.fixture(autouse=True, params=["memory", "sockets", "board"])
+@pytest.fixture(autouse=True, params=["memory", "sockets", "board", "sealed"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Everything here holds for all ways from peer to peer."""
     monkeypatch.setattr(ring_harness, "WAY", request.param)
     return str(request.param)
 
 
-carried = pytest.mark.parametrize("way", ["memory", "sockets"], indirect=True)
+carried = pytest.mark.parametrize("way", ["memory", "sockets", "sealed"], indirect=True)
 """For what is about bytes that are carried from one peer to the next."""
 on_a_board = pytest.mark.parametrize("way", ["board"], indirect=True)
 
@@ -367,7 +367,7 @@ async def test_a_neighbour_that_sends_rubbish_is_named(
         run.attempt.start()
         link = ring.seats[1].right
         assert link is not None
-        link.send(head(payload, **fields) + payload)
+        link.send(head(payload, **fields), memoryview(payload))
         broken = await run.broken()
         assert broken.suspect == peer(1)
         assert short(peer(1)) in broken.reason

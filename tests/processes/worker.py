@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import inputs
@@ -28,6 +28,7 @@ from lepton_p2p.errors import LeptonError
 from lepton_p2p.logging import configure_logging
 from lepton_p2p.peer import Peer
 from lepton_p2p.rounds.result import RoundResult
+from lepton_p2p.transport.links import LinkHub, Ticket
 
 Reply = dict[str, Any]
 
@@ -87,8 +88,12 @@ class Worker:
         assert self._peer is not None, "the peer was not started"
         return self._peer
 
-    async def do_start(self, **options: Any) -> Reply:
+    async def do_start(self, *, sealed: bool = False, told_port: int = 0, **options: Any) -> Reply:
+        """sealed: links are, without credentials.  told_port: what tickets name instead of the own data port."""
         peer = Peer(**{"preset": "local", **options})
+        peer._options = replace(peer._options, sealed=sealed)
+        if told_port:
+            _send_elsewhere(told_port)
         await peer.__aenter__()
         self._peer = peer
         assert peer._node is not None
@@ -209,6 +214,15 @@ class Worker:
 
     async def do_leave(self) -> None:
         await self._running.leave()
+
+
+def _send_elsewhere(port: int) -> None:
+    original = LinkHub.issue_ticket
+
+    def issue_ticket(hub: LinkHub, *arguments: Any) -> Ticket:
+        return replace(original(hub, *arguments), port=port)
+
+    LinkHub.issue_ticket = issue_ticket  # type: ignore[method-assign]
 
 
 def _as_reply(result: RoundResult) -> Reply:

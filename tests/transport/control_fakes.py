@@ -94,9 +94,9 @@ class Recorder:
         if self.failure is not None:
             raise self.failure
 
-    async def open(self, remote: PeerId | None, purpose: Purpose) -> Ticket:
-        await self.note(remote, purpose)
-        return Ticket(4242, b"t" * 32)
+    async def open(self, remote: PeerId | None, purpose: Purpose, share: bytes) -> Ticket:
+        await self.note(remote, purpose, share)
+        return Ticket(4242, b"t" * 32, share)
 
     async def manifest(self, kind: str, round: int) -> Manifest:
         await self.note(kind, round)

@@ -41,6 +41,7 @@ async def test_every_call_arrives_and_is_answered() -> None:
         await channels.deliver_packet(to, PACKET, DEADLINE)
         await channels.deliver_round(to, Leaving(YOU, "bye"), DEADLINE)
         assert await channels.open_link(to, Purpose.RING) == Ticket(4242, b"t" * 32)
+        assert await channels.open_link(to, Purpose.PUSH, share=b"s" * 32) == Ticket(4242, b"t" * 32, b"s" * 32)
         assert await channels.manifest(to, "snapshot", 12) == MANIFEST
         assert await channels.result(to, 12) == RESULT
         assert await channels.get_job(to, "0" * 64) == JOB
@@ -52,7 +53,8 @@ async def test_every_call_arrives_and_is_answered() -> None:
     assert recorder.got == [
         PACKET,
         Leaving(YOU, "bye"),
-        (YOU.id, Purpose.RING),
+        (YOU.id, Purpose.RING, b""),
+        (YOU.id, Purpose.PUSH, b"s" * 32),
         ("snapshot", 12),
         12,
         "0" * 64,
@@ -193,7 +195,7 @@ async def test_a_client_gets_fetch_links_only() -> None:
     async with calling(recorder, me=None) as (to, channels):
         await channels.open_link(to, Purpose.FETCH)
         assert "FETCH" in await failing(channels.open_link(to, Purpose.RING), ProtocolMismatch)
-    assert recorder.got == [(None, Purpose.FETCH)]
+    assert recorder.got == [(None, Purpose.FETCH, b"")]
 
 
 async def test_requests_out_of_bounds_are_refused_by_the_peer() -> None:
@@ -294,7 +296,7 @@ async def test_cancelling_a_call_cancels_it_and_nothing_else() -> None:
 
 async def test_an_answer_that_is_out_of_bounds_is_not_taken() -> None:
     class Liar(Recorder):
-        async def open(self, remote: object, purpose: Purpose) -> Ticket:
+        async def open(self, remote: object, purpose: Purpose, share: bytes) -> Ticket:
             return Ticket(0, b"")
 
     async with calling(Liar()) as (to, channels):

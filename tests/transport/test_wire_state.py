@@ -26,6 +26,7 @@ from lepton_p2p.transport.wire_state import (
     purpose_to_wire,
     result_from_wire,
     result_to_wire,
+    share_from_wire,
     ticket_from_wire,
     ticket_to_wire,
 )
@@ -146,3 +147,11 @@ def test_jobs_out_of_bounds_are_refused(job: jobs_pb2.Job, expected: str) -> Non
 def test_tickets_out_of_bounds_are_refused(port: int, size: int) -> None:
     with pytest.raises(ValueError, match=r"port|token"):
         ticket_from_wire(links_pb2.Ticket(port=port, token=b"x" * size))
+
+
+@pytest.mark.parametrize("size", [1, 31, 33, 64])
+def test_shares_out_of_bounds_are_refused(size: int) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        ticket_from_wire(links_pb2.Ticket(port=1, token=b"x" * 32, share=b"x" * size))
+    with pytest.raises(ValueError, match="32 bytes"):
+        share_from_wire(b"x" * size)

@@ -161,7 +161,7 @@ def results(draw: st.DrawFn) -> ResultInfo:
 
 
 jobs = st.builds(JobDocument, st.binary(min_size=1, max_size=100), hex256s)
-tickets = st.builds(Ticket, st.integers(1, 65535), sha256s)
+tickets = st.builds(Ticket, st.integers(1, 65535), sha256s, st.one_of(st.just(b""), sha256s))
 offer_replies = st.builds(OfferReply, booleans, lines)
 member_statuses = st.builds(MemberStatus, peers, st.sampled_from(Status), counters, booleans)
 views = st.lists(member_statuses, max_size=4).map(tuple)

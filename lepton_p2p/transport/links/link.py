@@ -5,30 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import cast
 
 from lepton_p2p.identity import PeerId
 from lepton_p2p.transport.links.arena import Borrower, Lender
 from lepton_p2p.transport.links.frames import HEADER_BYTES, MAX_PAYLOAD, FrameError, Header, Kind, encode
 from lepton_p2p.transport.links.memory import Unmappable
+from lepton_p2p.transport.links.outlet import OpenOutlet, Outlet, SealedOutlet
 from lepton_p2p.transport.links.protocol import FrameHandler, FrameProtocol, Verdict
+from lepton_p2p.transport.links.purpose import Purpose
+from lepton_p2p.transport.links.seal import Opener, Sealer
 from lepton_p2p.transport.links.tuning import round_trip, tune
 
 _SMALL = 16 << 10
-"""Payloads up to this size are copied behind their header: cheaper than a second buffer in the write."""
+"""Payloads up to this size go through the socket also where memory is shared: cheaper than a slot."""
 _RETURNED = encode(Kind.RETURNED)
-
-
-class Purpose(IntEnum):
-    """What a link is for; a ticket is good for one purpose."""
-
-    RING = 1
-    """Chunks of rounds, from the left neighbour (who connects) to the right one (who accepts)."""
-    FETCH = 2
-    """Ranges of results and snapshots, asked for by the side that connects."""
-    PUSH = 3
-    """Messages between two peers outside of rounds, from the side that connects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +56,8 @@ class Link:
     :meth:`drained`, or until what the remote answered proves that it arrived.  (What the socket did not take at once
     is kept by reference; bytes changed too early reach the remote with a checksum that no longer fits, so that they
     are refused there, never used.)  If ``heartbeat`` is given, a HEARTBEAT goes out whenever nothing else did for so
-    many seconds.
+    many seconds.  With the two ends of a ``seal`` everything in both directions is sealed (see ``seal.py``), except
+    what lies in shared memory.
 
     Between two peers on one machine large payloads can go through memory that both share: :meth:`slot`, fill it,
     :meth:`send_lent`.  Where there is no such memory, :meth:`slot` is always None.
@@ -78,9 +70,13 @@ class Link:
         *,
         heartbeat: float | None = None,
         max_payload: int = MAX_PAYLOAD,
+        seal: tuple[Sealer, Opener] | None = None,
     ) -> None:
         self.remote = remote
         self.purpose = purpose
+        self.sealed = seal is not None
+        """Whether nobody between the two ends can read or change what it carries."""
+        self._sealer = None if seal is None else seal[0]
         self.on_writable: Callable[[], None] | None = None
         """Called each time the link may have become :attr:`ready`."""
         self.on_unmappable: Callable[[], None] | None = None
@@ -93,11 +89,14 @@ class Link:
             on_drained=self._drained,
             on_control=self._control,
             max_payload=max_payload,
+            opener=None if seal is None else seal[1],
         )
         self._lender: Lender | None = None
         self._collect: Callable[[], int | None] | None = None
         self._hand_in: Callable[[int], bool] | None = None
         self._transport: asyncio.Transport | None = None
+        self._outlet: Outlet | None = None
+        self._closing = False
         self._reason: str | None = None
         self._watchers: list[Callable[[str], None]] = []
         self._waiting: list[asyncio.Future[None]] = []
@@ -113,6 +112,8 @@ class Link:
         self._transport = cast(asyncio.Transport, transport)
         # With no allowance every write goes to the socket at once, and pause/resume tell exactly when it is drained.
         self._transport.set_write_buffer_limits(high=0)
+        sealer = self._sealer
+        self._outlet = OpenOutlet(self._transport) if sealer is None else SealedOutlet(self._transport, sealer)
         sock = self._transport.get_extra_info("socket")
         if sock is not None:
             self.near = tune(sock)
@@ -141,8 +142,7 @@ class Link:
     @property
     def buffered(self) -> int:
         """Bytes that the socket has not taken yet; memory given to :meth:`send` is referenced while this is not 0."""
-        transport = self._transport
-        return 0 if transport is None or self._reason is not None else transport.get_write_buffer_size()
+        return 0 if self._outlet is None or self._reason is not None else self._outlet.buffered
 
     @property
     def ready(self) -> bool:
@@ -188,19 +188,10 @@ class Link:
 
     def send(self, head: bytes, payload: memoryview | None = None) -> None:
         """Send an encoded ``head`` (see ``frames.encode``) and the payload it announces; ignored on a closed link."""
-        transport = self._transport
-        if transport is None or self._reason is not None or transport.is_closing():
+        transport, outlet = self._transport, self._outlet
+        if transport is None or outlet is None or self._reason is not None or self._closing or transport.is_closing():
             return
-        size = len(head)
-        if payload is None or not payload.nbytes:
-            transport.write(head)
-        elif payload.nbytes <= _SMALL:
-            size += payload.nbytes
-            transport.write(head + bytes(payload))
-        else:
-            size += payload.nbytes
-            transport.writelines((head, payload))
-        self._bytes_sent += size
+        self._bytes_sent += outlet.send(head, payload)
         self._frames_sent += 1
         self._last_sent = self._loop.time()
 
@@ -226,7 +217,9 @@ class Link:
 
     def close(self) -> None:
         """Send what is buffered, then close; watchers hear of it when it is done."""
-        if self._transport is not None:
+        self._closing = True
+        # What the transport itself has, it still sends; what waits for its turn to be sealed must get there first.
+        if self._transport is not None and (not self.sealed or not self.buffered):
             self._transport.close()
 
     def abort(self, reason: str) -> None:
@@ -277,6 +270,12 @@ class Link:
                 raise
 
     def _drained(self) -> None:
+        if self._outlet is not None and self._reason is None:
+            self._outlet.pump()
+            if self._outlet.buffered:
+                return
+        if self._closing and self._transport is not None:
+            self._transport.close()
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             if not waiter.done():
@@ -288,6 +287,7 @@ class Link:
         if self._reason is not None:
             return
         self._reason = reason
+        self._wipe()
         self._lender = self.protocol.borrower = None
         self._hand_in = self._collect = None
         if self._timer is not None:
@@ -299,6 +299,14 @@ class Link:
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
             watcher(reason)
+
+    def _wipe(self) -> None:
+        """Forget the keys."""
+        if self._outlet is not None:
+            self._outlet.wipe()
+        elif self._sealer is not None:
+            self._sealer.wipe()
+        self.protocol.wipe()
 
 
 __all__ = ["HEADER_BYTES", "Link", "LinkStatistics", "Purpose", "Unexpected"]

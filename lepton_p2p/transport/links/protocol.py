@@ -2,6 +2,9 @@
 
 The reader never allocates on the word of the remote: lengths are checked against the bounds in ``frames`` first, the
 stage grows to ``MAX_EXTRA`` at most, and a payload goes where the handler says or into a scratch buffer.
+
+On a sealed link each piece of a frame is opened when all of it is here (see ``seal.py``): the header before anything is
+done because of it, a payload from a buffer of the link's own into its destination, once its tag has been checked.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from lepton_p2p.transport.links.frames import (
     head_bytes,
     short_checksum,
 )
+from lepton_p2p.transport.links.seal import HEADER, TAG_BYTES, Opener, extra_of, payload_of
 
 _STAGE = 8 << 10
 """One read brings a whole small frame; of a large one at most this much is copied once more."""
@@ -62,7 +66,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
     ``on_lost(reason)`` is called once, when the socket is gone, by whatever cause.  ``on_drained()`` is called when
     the transport's write buffer has become empty.  ``on_control(kind)`` hears of the frames that are the link's own
     business.  ``last_received`` is the loop's time of the last byte, ``gap`` the seconds between the last two times
-    that bytes came.  ``borrower`` is where LENT payloads lie, None if this link has no arena.
+    that bytes came.  ``borrower`` is where LENT payloads lie, None if this link has no arena.  ``opener``: the link is
+    sealed, and this is its receiving end.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         on_drained: Callable[[], None],
         on_control: Callable[[Kind], None] = lambda kind: None,
         max_payload: int = MAX_PAYLOAD,
+        opener: Opener | None = None,
     ) -> None:
         self.handler = handler
         self.last_received = 0.0
@@ -91,11 +97,21 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._stage = memoryview(bytearray(_STAGE))
         self._scratch: memoryview | None = None
+        self._opener = opener
+        self._tag = TAG_BYTES if opener is not None else 0
+        self._sealed = memoryview(bytearray())
         self._start = self._end = 0
         self._header: Header | None = None
+        self._plain = b""
+        """The header of the present frame as it was before it was sealed."""
+        self._extra: bytes | None = None
         self._body = False
         self._target: memoryview | None = None
-        self._filled = 0
+        """Where the payload is to be in the end."""
+        self._landing: memoryview | None = None
+        """Where its bytes go from the socket: there too, or where they are opened; None: nobody wants them."""
+        self._size = self._filled = 0
+        """Bytes of the payload on the wire; how many of them have come."""
         self._reason = ""
 
     # asyncio calls these
@@ -105,12 +121,12 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self.last_received = self._loop.time()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self._body and self._header is not None and self._start == self._end:
-            if self._target is not None:
-                return self._target[self._filled :]
+        if self._body and self._start == self._end:
+            if self._landing is not None:
+                return self._landing[self._filled :]
             if self._scratch is None:
                 self._scratch = memoryview(bytearray(_SCRATCH))
-            return self._scratch[: self._header.payload - self._filled]
+            return self._scratch[: self._size - self._filled]
         return self._stage[self._end :]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -118,9 +134,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self.gap = now - self.last_received
         self.last_received = now
         self.bytes_received += nbytes
-        if self._body and self._header is not None and self._start == self._end:
+        if self._body and self._start == self._end:
             self._filled += nbytes
-            if self._filled < self._header.payload:
+            if self._filled < self._size:
                 return
         else:
             self._end += nbytes
@@ -156,6 +172,13 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def divert(self) -> None:
         """Throw away the rest of the payload that is under way: its memory is no longer written to."""
         self._target = None
+        if self._opener is None:
+            self._landing = None
+
+    def wipe(self) -> None:
+        """The link is gone: forget its keys."""
+        if self._opener is not None:
+            self._opener.wipe()
 
     def fail(self, reason: str) -> None:
         """Close the socket at once and give ``reason`` to ``on_lost`` (the first reason counts)."""
@@ -180,56 +203,81 @@ class FrameProtocol(asyncio.BufferedProtocol):
             return self._begin()
         header = self._header
         assert header is not None
-        if self._filled < header.payload:
-            take = min(self._end - self._start, header.payload - self._filled)
-            if self._target is not None:
-                self._target[self._filled : self._filled + take] = self._stage[self._start : self._start + take]
+        if self._filled < self._size:
+            take = min(self._end - self._start, self._size - self._filled)
+            if self._landing is not None:
+                self._landing[self._filled : self._filled + take] = self._stage[self._start : self._start + take]
             self._filled += take
             self._start += take
-            if self._filled < header.payload:
+            if self._filled < self._size:
                 return False
         self._finish(header)
         return True
 
     def _begin(self) -> bool:
         """Read a header and its extra, and ask where the payload goes."""
-        have = self._end - self._start
-        if self._header is None:
-            if have < HEADER_BYTES:
-                return self._make_room(HEADER_BYTES)
-            lent = self.borrower.slot if self.borrower is not None else None
-            self._header = decode(self._stage[self._start : self._end], max_payload=self._max_payload, lent=lent)
         header = self._header
-        need = head_bytes(header)
-        if have < need:
-            return self._make_room(need)
-        extra = b""
-        if header.extra:
-            extra = bytes(self._stage[self._start + HEADER_BYTES : self._start + HEADER_BYTES + header.extra])
-        if header.extra and short_checksum(extra) != header.extra_checksum:
-            raise FrameError("records with a wrong checksum")
+        if header is None:
+            piece = self._piece(HEADER_BYTES, HEADER)
+            if piece is None:
+                return False
+            lent = self.borrower.slot if self.borrower is not None else None
+            self._plain = piece
+            self._header = header = decode(memoryview(piece), max_payload=self._max_payload, lent=lent)
+        if self._extra is None and not self._read_extra(header):
+            return False
         if header.kind in _CONTROL and not header.payload:
-            self._start += need
-            self._header = None
+            self._header = self._extra = None
             if header.kind is not Kind.HEARTBEAT:
                 self._on_control(header.kind)
             return True
-        verdict = self.handler.admit(header, extra)
+        verdict = self.handler.admit(header, self._extra or b"")
         if verdict is Verdict.HOLD:
             self.held = True
             if not self._paused and self._transport is not None and not self._transport.is_closing():
                 self._paused = True
                 self._transport.pause_reading()
             return False
-        self._start += need
         self._target = verdict if isinstance(verdict, memoryview) else None
         if header.lent is not None:
             self._take(header, header.lent)
         elif header.kind is Kind.PLACED:
             self._finish(header)
         else:
-            self._body, self._filled = True, 0
+            self._expect(header.payload)
         return True
+
+    def _read_extra(self, header: Header) -> bool:
+        extra = b""
+        if header.extra:
+            piece = self._piece(head_bytes(header) - HEADER_BYTES, extra_of(self._plain))
+            if piece is None:
+                return False
+            extra = piece[: header.extra]
+            if short_checksum(extra) != header.extra_checksum:
+                raise FrameError("records with a wrong checksum")
+        self._extra = extra
+        return True
+
+    def _piece(self, nbytes: int, about: bytes) -> bytes | None:
+        """The next ``nbytes`` of the stream, opened; None if they are not all here."""
+        need = nbytes + self._tag
+        if self._end - self._start < need:
+            self._make_room(need)
+            return None
+        staged = self._stage[self._start : self._start + need]
+        self._start += need
+        return bytes(staged) if self._opener is None else self._opener.open(staged, about)
+
+    def _expect(self, payload: int) -> None:
+        """The next bytes of the stream are a payload of so many."""
+        self._body, self._filled = True, 0
+        self._size = payload + self._tag if payload else 0
+        self._landing = self._target
+        if self._opener is not None and not self._reason:
+            if len(self._sealed) < self._size:
+                self._sealed = memoryview(bytearray(self._size))
+            self._landing = self._sealed[: self._size]
 
     def _take(self, header: Header, lent: memoryview) -> None:
         """A payload that is here already."""
@@ -240,7 +288,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if self.borrower is not None and self.borrower.give_back():  # None: the link is gone meanwhile
             self._on_control(Kind.LENT)
 
-    def _make_room(self, need: int) -> bool:
+    def _make_room(self, need: int) -> None:
         """Move the staged bytes to the front, into a larger stage if ``need`` (bounded by ``decode``) asks for it."""
         have = self._end - self._start
         if self._start + need > len(self._stage) or self._start + have == len(self._stage):
@@ -249,11 +297,14 @@ class FrameProtocol(asyncio.BufferedProtocol):
                 self._stage = memoryview(bytearray(need))
             self._stage[:have] = old
             self._start, self._end = 0, have
-        return False
 
     def _finish(self, header: Header) -> None:
         target, self._target = self._target, None
-        self._header, self._body = None, False
+        sealed, self._landing = self._landing, None
+        self._header, self._extra, self._body = None, None, False
+        if self._opener is not None and sealed is not None and self._size:
+            into = sealed[: header.payload] if target is None else target
+            self._opener.open_into(sealed, payload_of(self._plain), into)
         self.frames_received += 1
         if target is None:
             return

@@ -7,84 +7,20 @@ import mmap
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import structlog.testing
 from descriptors import open_named
+from link_sides import ALICE, BOB, DEADLINE, closed_by_remote, lost, ring_link, until
 
 from lepton_p2p.errors import AddressError, Closed, PortInUse, SwarmUnreachable
-from lepton_p2p.identity import PeerId
-from lepton_p2p.transport.links import Link, LinkHub, Purpose, Ticket, memory
+from lepton_p2p.transport.links import LinkHub, Purpose, Ticket, memory
 from lepton_p2p.transport.links.arena import Borrower
 from lepton_p2p.transport.links.frames import Header, Kind, checksum, encode
 from lepton_p2p.transport.links.handshake import GREETING_BYTES, PREAMBLE
 from lepton_p2p.transport.links.protocol import Verdict
-
-ALICE, BOB = PeerId("a" * 32), PeerId("b" * 32)
-DEADLINE = 10.0
-
-
-class Accepted:
-    """An acceptor that queues what it gets."""
-
-    def __init__(self) -> None:
-        self.queue: asyncio.Queue[Link] = asyncio.Queue()
-
-    def __call__(self, link: Link) -> None:
-        self.queue.put_nowait(link)
-
-    async def next(self) -> Link:
-        return await asyncio.wait_for(self.queue.get(), DEADLINE)
-
-
-class Side:
-    """A started hub and what it accepted."""
-
-    def __init__(self, me: PeerId, **options: Any) -> None:
-        self.hub = LinkHub(me, host="127.0.0.1", **{"handshake_timeout": 5.0, **options})
-        self.accepted = Accepted()
-        self.hub.serve(Purpose.RING, self.accepted)
-
-
-@pytest.fixture
-async def sides() -> AsyncIterator[Callable[..., Any]]:
-    started: list[Side] = []
-
-    async def start(me: PeerId, **options: Any) -> Side:
-        side = Side(me, **options)
-        await side.hub.start()
-        started.append(side)
-        return side
-
-    yield start
-    for side in started:
-        await side.hub.close()
-
-
-def lost(link: Link) -> asyncio.Future[str]:
-    """Resolves with the reason when ``link`` is gone."""
-    future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    link.watch(future.set_result)
-    return future
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what nothing announces; fails at the deadline."""
-    async with asyncio.timeout(DEADLINE):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.001)
-
-
-async def closed_by_remote(reader: asyncio.StreamReader) -> bytes:
-    """What a stranger still reads until the other side closes."""
-    try:
-        return await asyncio.wait_for(reader.read(), DEADLINE)
-    except ConnectionError:
-        return b""
 
 
 async def test_a_ticket_opens_a_link_between_two_peers(sides: Callable[..., Any]) -> None:
@@ -330,15 +266,6 @@ async def test_a_cancelled_open_leaves_nothing_behind(sides: Callable[..., Any])
         with pytest.raises(asyncio.CancelledError):
             await task
     await until(lambda: not alice.hub.links)
-
-
-async def ring_link(alice: Side, bob: Side, purpose: Purpose = Purpose.RING) -> tuple[Link, Link]:
-    """From Alice to Bob, with the announcement of shared memory, if there is any, dealt with."""
-    bob.hub.serve(purpose, bob.accepted)
-    link = await alice.hub.open(BOB, "127.0.0.1", bob.hub.issue_ticket(ALICE, purpose), purpose)
-    other = await bob.accepted.next()
-    await until(lambda: other.statistics().bytes_received == link.statistics().bytes_sent)
-    return link, other
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="shared memory needs memfd_create and abstract sockets")

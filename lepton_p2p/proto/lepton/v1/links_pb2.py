@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lepton/v1/links.proto\x12\tlepton.v1\"D\n\x0bOpenRequest\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\'\n\x07purpose\x18\x02 \x01(\x0e\x32\x16.lepton.v1.LinkPurpose\"%\n\x06Ticket\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x0c*q\n\x0bLinkPurpose\x12\x1c\n\x18LINK_PURPOSE_UNSPECIFIED\x10\x00\x12\x15\n\x11LINK_PURPOSE_RING\x10\x01\x12\x16\n\x12LINK_PURPOSE_FETCH\x10\x02\x12\x15\n\x11LINK_PURPOSE_PUSH\x10\x03\x32:\n\x05Links\x12\x31\n\x04Open\x12\x16.lepton.v1.OpenRequest\x1a\x11.lepton.v1.Ticketb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lepton/v1/links.proto\x12\tlepton.v1\"S\n\x0bOpenRequest\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\'\n\x07purpose\x18\x02 \x01(\x0e\x32\x16.lepton.v1.LinkPurpose\x12\r\n\x05share\x18\x03 \x01(\x0c\"4\n\x06Ticket\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\r\n\x05share\x18\x03 \x01(\x0c*q\n\x0bLinkPurpose\x12\x1c\n\x18LINK_PURPOSE_UNSPECIFIED\x10\x00\x12\x15\n\x11LINK_PURPOSE_RING\x10\x01\x12\x16\n\x12LINK_PURPOSE_FETCH\x10\x02\x12\x15\n\x11LINK_PURPOSE_PUSH\x10\x03\x32:\n\x05Links\x12\x31\n\x04Open\x12\x16.lepton.v1.OpenRequest\x1a\x11.lepton.v1.Ticketb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lepton_p2p.proto.lepton.v1.links_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LINKPURPOSE']._serialized_start=145
-  _globals['_LINKPURPOSE']._serialized_end=258
+  _globals['_LINKPURPOSE']._serialized_start=175
+  _globals['_LINKPURPOSE']._serialized_end=288
   _globals['_OPENREQUEST']._serialized_start=36
-  _globals['_OPENREQUEST']._serialized_end=104
-  _globals['_TICKET']._serialized_start=106
-  _globals['_TICKET']._serialized_end=143
-  _globals['_LINKS']._serialized_start=260
-  _globals['_LINKS']._serialized_end=318
+  _globals['_OPENREQUEST']._serialized_end=119
+  _globals['_TICKET']._serialized_start=121
+  _globals['_TICKET']._serialized_end=173
+  _globals['_LINKS']._serialized_start=290
+  _globals['_LINKS']._serialized_end=348
 # @@protoc_insertion_point(module_scope)

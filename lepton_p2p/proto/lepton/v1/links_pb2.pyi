@@ -48,18 +48,22 @@ class OpenRequest(_message.Message):
 
     PEER_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
     peer: _builtins.str
     """Peer id of the caller; empty for a client that is not a member (FETCH only)."""
     purpose: Global___LinkPurpose.ValueType
+    share: _builtins.bytes
+    """The caller's half of the keys of a sealed link: an X25519 public key, 32 bytes, fresh.  Empty: the link is open."""
     def __init__(
         self,
         *,
         peer: _builtins.str = ...,
         purpose: Global___LinkPurpose.ValueType = ...,
+        share: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["peer", b"peer", "purpose", b"purpose"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peer", b"peer", "purpose", b"purpose", "share", b"share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -71,19 +75,23 @@ class Ticket(_message.Message):
 
     PORT_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
     port: _builtins.int
     """TCP port of the data plane, on the host of the control plane; 1 to 65535."""
     token: _builtins.bytes
     """What the connection must show; 32 bytes, single use, expires."""
+    share: _builtins.bytes
+    """The answerer's half of the keys, as above; empty exactly if the caller's was."""
     def __init__(
         self,
         *,
         port: _builtins.int = ...,
         token: _builtins.bytes = ...,
+        share: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["port", b"port", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["port", b"port", "share", b"share", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
