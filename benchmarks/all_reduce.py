@@ -5,7 +5,7 @@
 Every rank is one process that holds all contestants and runs them in turn on its own random float32 tensor, so that
 all see the same machine at the same time; every result is compared with gloo's.  The contestants: *lepton*, a
 ``Peer`` as installed (peers on one machine share memory); *lepton-tcp*, a ``Peer`` whose tensors go through sockets,
-as between machines; *gloo*.
+as between machines; *lepton-sealed*, the same with sealed links; *gloo*, which has no encryption.
 
 Latency is the median over the repetitions of the slowest rank; GB/s is tensor bytes over latency (algorithm
 bandwidth); CPU is the sum over all ranks of user and system time per operation, of the whole process: failure
@@ -28,11 +28,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-DRIVERS = ("lepton", "lepton-tcp", "gloo")
+DRIVERS = ("lepton", "lepton-tcp", "lepton-sealed", "gloo")
 _WARM = 6
 """Rounds before anything counts: in the first ones peers on one machine make themselves memory, and touch it."""
 
@@ -109,8 +109,8 @@ class Gloo:
 class Swarm:
     """``Peer.all_reduce``, with everything that a swarm does besides: membership, records, digests, kept results."""
 
-    def __init__(self, gloo: GlooThread, rank: int, world: int, **options: Any) -> None:
-        self._gloo, self._rank, self._world, self._options = gloo, rank, world, options
+    def __init__(self, gloo: GlooThread, rank: int, world: int, *, sealed: bool = False, **options: Any) -> None:
+        self._gloo, self._rank, self._world, self._sealed, self._options = gloo, rank, world, sealed, options
 
     async def __aenter__(self) -> Swarm:
         import torch.distributed as dist
@@ -119,16 +119,22 @@ class Swarm:
 
         seed: list[str] = [""]
         if self._rank == 0:
-            self._peer = await lp.Peer(preset="local", **self._options).__aenter__()
+            self._peer = await self._make(lp).__aenter__()
             seed = [self._peer.address]
         await self._gloo.call(dist.broadcast_object_list, seed)
         if self._rank:
-            self._peer = await lp.Peer(join=seed, preset="local", **self._options).__aenter__()
+            self._peer = await self._make(lp, join=seed).__aenter__()
         await self._peer.wait_for_members(self._world, timeout=60)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._peer.leave()
+
+    def _make(self, lp: Any, **options: Any) -> Any:
+        peer = lp.Peer(preset="local", **self._options, **options)
+        # On loopback there is no need for the credentials with which it comes; what it costs is the same.
+        peer._options = replace(peer._options, sealed=self._sealed)
+        return peer
 
     async def all_reduce(self, tensor: Any) -> tuple[float, float]:
         cpu, start = cpu_seconds(), time.perf_counter()
@@ -174,6 +180,7 @@ async def compare(spec: dict[str, Any], rank: int, world: int) -> dict[str, dict
     makers: dict[str, Callable[[], Driver]] = {
         "lepton": lambda: Swarm(gloo, rank, world),
         "lepton-tcp": lambda: Swarm(gloo, rank, world, share_memory=False),
+        "lepton-sealed": lambda: Swarm(gloo, rank, world, share_memory=False, sealed=True),
         "gloo": lambda: Gloo(gloo),
     }
     async with contextlib.AsyncExitStack() as stack:
