@@ -102,9 +102,7 @@ async def send(link: Link, count: int, payload: memoryview) -> None:
         nonlocal left
         while left and link.ready:
             left -= 1
-            link.send(
-                encode(Kind.PUSH, round=count, payload=payload.nbytes, payload_checksum=digest), payload
-            )
+            link.send(encode(Kind.PUSH, round=count, payload=payload.nbytes, payload_checksum=digest), payload)
 
     link.on_writable = pump
     pump()

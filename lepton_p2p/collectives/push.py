@@ -22,8 +22,9 @@ from lepton_p2p.tasks import OwnedTasks
 from lepton_p2p.transport.links.frames import MAX_PAYLOAD, Header, Kind, checksum, encode
 from lepton_p2p.transport.links.link import Link, Unexpected
 from lepton_p2p.transport.links.protocol import Verdict
+from lepton_p2p.transport.links.purpose import Purpose
 
-MAX_PUSH_HEADER = 64 << 10
+MAX_PUSH_HEADER = Purpose.PUSH.max_extra
 """Bound on the header of a push, bytes."""
 PATIENCE = 60.0
 """Seconds without any progress after which either side closes the link.

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
-from lepton_p2p.collectives.push import MAX_PUSH_HEADER, PATIENCE, Fate
+from lepton_p2p.collectives.push import PATIENCE, Fate
 from lepton_p2p.identity import PeerId, short
 from lepton_p2p.tasks import OwnedTasks
+from lepton_p2p.transport.links.allowance import Allowance
 from lepton_p2p.transport.links.frames import Header, Kind, encode
 from lepton_p2p.transport.links.link import Link
 from lepton_p2p.transport.links.protocol import Verdict
@@ -21,6 +22,9 @@ Handler = Callable[[PeerId, bytes, memoryview], bool]
 
 BUFFERS = 4
 """Payloads that are received or handled at a time; the senders of more are held back, their links not read."""
+
+_USELESS = (4096, 100.0)
+"""Parts of refused pushes, at once and per second: what can be on its way before the sender knows."""
 
 _log = structlog.get_logger(__name__)
 
@@ -150,11 +154,16 @@ class _Inbound:
         self._message: _Message | None = None
         self._handling = False
         self._timer: asyncio.TimerHandle | None = None
+        self._useless = Allowance(*_USELESS)
+        # One who does not read the answers is not listened to: it is offered again when the socket has taken all.
+        link.on_writable = link.protocol.resume
 
     def admit(self, header: Header, extra: bytes) -> memoryview | Verdict:
         if header.kind is not Kind.PUSH:
             return self._violation(f"it sent {header.kind.name}")
         if header.round == self._refused:
+            if not self._useless.spend(self._loop.time()):
+                return self._violation("it goes on with a push that was refused")
             return Verdict.DRAIN  # was on its way before the sender knew
         if header.round > self._number and header.tag == 0:
             return self._begin(header, extra)
@@ -192,10 +201,12 @@ class _Inbound:
             self._release(message)
 
     def _begin(self, header: Header, extra: bytes) -> memoryview | Verdict:
+        if self.link.buffered:
+            return Verdict.HOLD
         total = header.epoch
         if self._message is not None or self._handling:
             return self._violation("it began a push before the last one was answered")
-        if len(extra) > MAX_PUSH_HEADER or header.payload > total or (total and not header.payload):
+        if header.payload > total or (total and not header.payload):
             return self._violation("it began a push whose lengths are not possible")
         if self._inbox.handler is None:
             self._number = self._refused = header.round

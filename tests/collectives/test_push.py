@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
@@ -331,6 +332,20 @@ class Deaf:
     corrupt = received
 
 
+class Counting(Deaf):
+    """Waits for so many frames."""
+
+    def __init__(self, expected: int) -> None:
+        self._left = expected
+        self.all_of_them = asyncio.Event()
+
+    def admit(self, header: Header, extra: bytes) -> Verdict:
+        self._left -= 1
+        if not self._left:
+            self.all_of_them.set()
+        return Verdict.DRAIN
+
+
 class TestNothingIsTakenOnTrust:
     @pytest.mark.parametrize("size", [1, SIZE - 1, SIZE + 1, 10 * SIZE])
     async def test_another_size_than_expected_closes_the_link(self, make: Make, size: int) -> None:
@@ -385,7 +400,7 @@ class TestNothingIsTakenOnTrust:
         next_one = "not the next one"
         cases = {
             part(1, 0, b"a", kind=Kind.CHUNK): "CHUNK",
-            part(1, 0, b"", extra=bytes(MAX_PUSH_HEADER + 1), total=0): impossible,
+            part(1, 0, b"", extra=bytes(MAX_PUSH_HEADER + 1), total=0): "records announced, 65536 at most",
             part(1, 0, b"a", total=0): impossible,
             part(1, 0, b""): impossible,
             part(1, 0, b"abc", total=2**63): "expected",
@@ -403,6 +418,42 @@ class TestNothingIsTakenOnTrust:
             assert expected in await self.send(one, other, data)
         assert other.got == []
         assert await one.push(other, noise(SIZE)), "the one buffer is free again"
+
+    async def test_one_who_goes_on_with_a_refused_push_loses_its_link(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("lepton_p2p.collectives.push_inbox._USELESS", (10, 0.0))
+        one, other = await make(), await make()
+        parts = b"".join(self.part(1, 3 * index, b"abc") for index in range(12))
+        assert "goes on with a push that was refused" in await self.send(one, other, parts)
+
+    async def test_one_who_does_not_read_the_answers_is_not_listened_to(self, make: Make) -> None:
+        """Nobody takes its pushes, so that each would be answered at once; the answers must not pile up."""
+        one, other = await make(), await make()
+        accepted: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+
+        def accept(link: Link) -> None:
+            accepted.set_result(link)
+            other.inbox.accept(link)
+
+        other.hub.serve(Purpose.PUSH, accept)
+        link = await one.connect(other.id)
+        answering = await accepted
+        for end, option in ((link, socket.SO_RCVBUF), (answering, socket.SO_SNDBUF)):
+            assert end._transport is not None
+            end._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, 4096)
+        assert link._transport is not None
+        link._transport.pause_reading()
+        number = 0
+        async with asyncio.timeout(DEADLINE):
+            while not answering.protocol.held:
+                number += 1
+                link.send(self.part(number, 0, b"", total=0))
+                await asyncio.sleep(0)
+        assert answering.buffered <= 1000
+        heard = link.handler = Counting(number)
+        link._transport.resume_reading()
+        await asyncio.wait_for(heard.all_of_them.wait(), DEADLINE)
 
     async def test_a_sender_that_falls_silent_does_not_keep_the_memory(self, make: Make) -> None:
         one, other = await make(), await make(patience=0.05, buffers=1)

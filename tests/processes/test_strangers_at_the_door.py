@@ -87,6 +87,21 @@ async def silence(worker: Worker, swarm: ProcessSwarm) -> None:
         await asyncio.gather(*(hung_up(reader) for reader, _ in on_data))
 
 
+async def a_thousand_connections(worker: Worker, swarm: ProcessSwarm) -> None:
+    """All at once, half of them with half a greeting, and held until the peer closes them."""
+    async with contextlib.AsyncExitStack() as stack:
+        streams = []
+        for number in range(1000):
+            reader, writer = await stack.enter_async_context(dialled(worker.link_port))
+            writer.write(PREAMBLE[: number % 2 * len(PREAMBLE)])
+            streams.append(reader)
+            if number % 100 == 99:
+                await swarm.round()
+        assert (await swarm.call(worker, "usage"))["waiting"] <= 256
+        await swarm.round()
+        await asyncio.gather(*(hung_up(reader) for reader in streams))
+
+
 async def slow_loris(worker: Worker, swarm: ProcessSwarm) -> None:
     """A byte now, a byte after the next round: a greeting that never ends is cut off."""
     control, data = ports(worker)
@@ -143,6 +158,7 @@ async def refused(
         cut_off_greetings,
         made_up_tickets,
         silence,
+        a_thousand_connections,
         slow_loris,
         sizes_far_above_the_limit,
         calls_that_mean_nothing,

@@ -189,6 +189,7 @@ class Worker:
             "rss": process.memory_info().rss,
             "tasks": len(asyncio.all_tasks()) - len(self._tasks),
             "links": len(self._running._node.hub.links),
+            "waiting": len(self._running._node.hub._pending),
             "rejected": self._running._node.hub.rejected,
         }
 

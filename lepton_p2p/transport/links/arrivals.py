@@ -12,11 +12,15 @@ import structlog
 from lepton_p2p.identity import PeerId, short
 from lepton_p2p.rounds.epoch import Epoch
 from lepton_p2p.rounds.position import Position, Relation
+from lepton_p2p.transport.links.allowance import Allowance
 from lepton_p2p.transport.links.frames import Header, Kind
 from lepton_p2p.transport.links.link import Link
 from lepton_p2p.transport.links.protocol import Verdict
 
 _log = structlog.get_logger(__name__)
+_USELESS = (1 << 16, 1000.0)
+"""Frames that are thrown away, at once and per second: a neighbour that has not heard yet that a round is over sends
+what is left of it, which are thousands if the tensors are large."""
 _CHUNKS = frozenset((Kind.CHUNK, Kind.LENT, Kind.PLACED))
 
 
@@ -53,6 +57,7 @@ class Arrivals:
     neighbour goes to the sink; one from further on holds its link (no reading, no spinning) until :meth:`expect` or
     :meth:`advance` gets there; one from behind is read and thrown away.  A neighbour whose link broke in this epoch is
     reported lost to the sink at once, also if that happened between rounds: links are not reopened within an epoch.
+    One that sends without end what is only thrown away loses its link.
     ``on_lost(peer, reason)`` hears of every ring link that is lost.
     """
 
@@ -194,9 +199,15 @@ class _Inbound:
         self._arrivals = arrivals
         self._link = link
         self._remote = remote
+        self._useless = Allowance(*_USELESS)
+        self._loop = asyncio.get_running_loop()
 
     def admit(self, header: Header, extra: bytes) -> memoryview | Verdict:
-        return self._arrivals._route(self._link, self._remote, header, extra)
+        verdict = self._arrivals._route(self._link, self._remote, header, extra)
+        if verdict is Verdict.DRAIN and self._link.closed is None and not self._useless.spend(self._loop.time()):
+            _log.warning("a peer sends without end what nobody waits for; closed its link", peer=short(self._remote))
+            self._link.abort("it sent too many frames that nobody waits for")
+        return verdict
 
     def received(self, header: Header) -> None:
         self._arrivals._finished(header, intact=True)

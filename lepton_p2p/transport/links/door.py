@@ -18,6 +18,7 @@ _PREFIX = b"\0lepton-door-"  # abstract: no file to be left behind (unix(7))
 _NAME_BYTES = 16
 SECRET_BYTES = 16
 OFFER_BYTES = _NAME_BYTES + SECRET_BYTES
+_READ_AT_ONCE = 4096
 _WAITING = 2
 """Descriptors that may wait for one offer to be collected."""
 
@@ -63,7 +64,8 @@ class Door:
     def collect(self, offer: bytes) -> int | None:
         """The oldest descriptor that was handed in at ``offer``, now the caller's; None if there is none."""
         with contextlib.suppress(BlockingIOError):
-            while True:
+            # Others can send here without end; the kernel's queue is shorter than this (net.unix.max_dgram_qlen).
+            for _ in range(_READ_AT_ONCE):
                 self._read()
         waiting = self._offered.get(offer[_NAME_BYTES:])
         return waiting.popleft() if waiting else None

@@ -153,7 +153,11 @@ def head_bytes(header: Header) -> int:
 
 
 def decode(
-    data: memoryview, *, max_payload: int = MAX_PAYLOAD, lent: Callable[[int], memoryview] | None = None
+    data: memoryview,
+    *,
+    max_payload: int = MAX_PAYLOAD,
+    max_extra: int = MAX_EXTRA,
+    lent: Callable[[int], memoryview] | None = None,
 ) -> Header:
     """Read the header at the start of ``data`` (at least ``HEADER_BYTES``); :class:`FrameError` for anything else.
 
@@ -168,8 +172,8 @@ def decode(
     if version != _VERSION:
         raise FrameError(f"a frame of version {version}, this side speaks {_VERSION}")
     epoch, tag, round_, segment, chunk, extra, payload, extra_checksum, payload_checksum = fields[3:-1]
-    if extra > MAX_EXTRA:
-        raise FrameError(f"{extra} bytes of records announced, {MAX_EXTRA} at most are allowed")
+    if extra > max_extra:
+        raise FrameError(f"{extra} bytes of records announced, {max_extra} at most are allowed")
     if payload > max_payload:
         raise FrameError(f"{payload} bytes of payload announced, {max_payload} at most are allowed")
     known = _KINDS.get(kind & 15)

@@ -19,6 +19,8 @@ from lepton_p2p.transport.links.tuning import round_trip, tune
 
 _SMALL = 16 << 10
 """Payloads up to this size go through the socket also where memory is shared: cheaper than a slot."""
+_UNREAD = 64 << 10
+"""Bytes of answers that wait for one who does not read: there are never more than a few slots to be given back."""
 _RETURNED = encode(Kind.RETURNED)
 
 
@@ -89,6 +91,7 @@ class Link:
             on_drained=self._drained,
             on_control=self._control,
             max_payload=max_payload,
+            max_extra=purpose.max_extra,
             opener=None if seal is None else seal[1],
         )
         self._lender: Lender | None = None
@@ -251,6 +254,8 @@ class Link:
     def _control(self, kind: Kind) -> None:
         """A frame that is not for the handler; LENT: slots have become free at this end."""
         if kind is Kind.LENT:
+            if self.buffered > _UNREAD:
+                raise FrameError("the remote lends memory and does not read that it gets it back")
             self.send(_RETURNED)
         elif kind is Kind.RETURNED:
             if self._lender is None:

@@ -1,7 +1,7 @@
 """Frames off a socket: headers into a small stage, payloads straight into the destination's memory.
 
 The reader never allocates on the word of the remote: lengths are checked against the bounds in ``frames`` first, the
-stage grows to ``MAX_EXTRA`` at most, and a payload goes where the handler says or into a scratch buffer.
+stage grows to ``max_extra`` at most, and a payload goes where the handler says or into a scratch buffer.
 
 On a sealed link each piece of a frame is opened when all of it is here (see ``seal.py``): the header before anything is
 done because of it, a payload from a buffer of the link's own into its destination, once its tag has been checked.
@@ -14,9 +14,11 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol, cast
 
+from lepton_p2p.transport.links.allowance import Allowance
 from lepton_p2p.transport.links.arena import Borrower
 from lepton_p2p.transport.links.frames import (
     HEADER_BYTES,
+    MAX_EXTRA,
     MAX_PAYLOAD,
     FrameError,
     Header,
@@ -31,6 +33,8 @@ from lepton_p2p.transport.links.seal import HEADER, TAG_BYTES, Opener, extra_of,
 _STAGE = 8 << 10
 """One read brings a whole small frame; of a large one at most this much is copied once more."""
 _SCRATCH = 64 << 10
+_HEARTBEATS = (1000, 200.0)
+"""At once, and per second: peers send a few in a second."""
 _CONTROL = frozenset((Kind.HEARTBEAT, Kind.ARENA, Kind.RETURNED))
 
 
@@ -78,6 +82,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         on_drained: Callable[[], None],
         on_control: Callable[[Kind], None] = lambda kind: None,
         max_payload: int = MAX_PAYLOAD,
+        max_extra: int = MAX_EXTRA,
         opener: Opener | None = None,
     ) -> None:
         self.handler = handler
@@ -92,7 +97,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._on_drained = on_drained
         self._on_control = on_control
         self.borrower: Borrower | None = None
-        self._max_payload = max_payload
+        self._max_payload, self._max_extra = max_payload, max_extra
+        self._heartbeats = Allowance(*_HEARTBEATS)
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._stage = memoryview(bytearray(_STAGE))
@@ -223,13 +229,17 @@ class FrameProtocol(asyncio.BufferedProtocol):
                 return False
             lent = self.borrower.slot if self.borrower is not None else None
             self._plain = piece
-            self._header = header = decode(memoryview(piece), max_payload=self._max_payload, lent=lent)
+            self._header = header = decode(
+                memoryview(piece), max_payload=self._max_payload, max_extra=self._max_extra, lent=lent
+            )
         if self._extra is None and not self._read_extra(header):
             return False
         if header.kind in _CONTROL and not header.payload:
             self._header = self._extra = None
             if header.kind is not Kind.HEARTBEAT:
                 self._on_control(header.kind)
+            elif not self._heartbeats.spend(self._loop.time()):
+                raise FrameError("more heartbeats than anybody needs")
             return True
         verdict = self.handler.admit(header, self._extra or b"")
         if verdict is Verdict.HOLD:

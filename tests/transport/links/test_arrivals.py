@@ -285,3 +285,26 @@ async def test_after_leaving_a_lineage_chunks_of_another_with_lower_numbers_wait
     near.arrivals.advance(4, epoch(4).tag)
     near.arrivals.expect(epoch(4), 3, LEFT, sink)
     assert [round for round, _ in sink.got] == [3]
+
+
+@pytest.mark.parametrize("useless", ["stale", "boards"])
+async def test_one_who_sends_without_end_what_nobody_waits_for_loses_its_link(
+    monkeypatch: pytest.MonkeyPatch, useless: str
+) -> None:
+    monkeypatch.setattr("lepton_p2p.transport.links.arrivals._USELESS", (10, 0.0))
+    near, sink = Neighbourhood(), Sink()
+    near.arrivals.on_board = lambda link, header: None
+    near.arrivals.expect(epoch(2), 7, LEFT, sink)
+    frame = chunk(epoch(1), 7) if useless == "stale" else encode(Kind.BOARD, epoch=2)
+    near.other_wire.feed(frame * 10)
+    assert near.lost == []
+    near.other_wire.feed(frame)
+    assert near.lost == [(OTHER, "it sent too many frames that nobody waits for")]
+    near.left_wire.feed(chunk(epoch(2), 7) * 20)
+    assert len(sink.got) == 20, "what is waited for is not counted"
+
+
+async def test_what_is_left_of_a_large_round_may_still_come_when_it_is_over(near: Neighbourhood) -> None:
+    near.arrivals.advance(2, epoch(2).tag)
+    near.left_wire.feed(chunk(epoch(1), 7, b"") * 20_000)
+    assert near.lost == []

@@ -154,3 +154,21 @@ def test_a_flooded_door_takes_nothing_more_and_nobody_waits(door: Door, pipe: tu
         pass
     assert not hand_in(offer, pipe[0])
     assert door.collect(offer) is None
+
+
+def test_one_who_sends_without_end_does_not_keep_the_door_busy(
+    door: Door, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer, read = door.offer(), Door._read
+    reads = 0
+
+    def with_more_behind_it(one: Door) -> None:
+        nonlocal reads
+        reads += 1
+        assert hand_in(offer[:16] + bytes(16), pipe[0]), "a stranger, who has not the secret"
+        read(one)
+
+    monkeypatch.setattr(Door, "_read", with_more_behind_it)
+    monkeypatch.setattr("lepton_p2p.transport.links.door._READ_AT_ONCE", 50)
+    assert door.collect(offer) is None
+    assert reads == 50

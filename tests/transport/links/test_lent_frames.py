@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from fake_wire import Wire
 
+from lepton_p2p.identity import PeerId
 from lepton_p2p.transport.links.arena import BATCH, SLOT_BYTES, SLOTS, Borrower, Lender, create
 from lepton_p2p.transport.links.frames import Header, Kind, checksum, encode
+from lepton_p2p.transport.links.link import Link
 from lepton_p2p.transport.links.protocol import FrameProtocol, Verdict
+from lepton_p2p.transport.links.purpose import Purpose
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason=f"{sys.platform} has no memfd_create")
 
@@ -133,3 +136,39 @@ async def test_a_remote_that_announces_what_it_did_not_lend_reaches_no_other_mem
     for _ in range(3 * SLOTS):
         setting.feed(encode(Kind.LENT, payload=SLOT_BYTES, payload_checksum=1))
     assert setting.inbox.corrupted == 3 * SLOTS
+
+
+async def test_one_who_lends_without_end_and_does_not_read_what_comes_back_loses_the_link() -> None:
+    class Deaf(Wire):
+        """Takes nothing from this side."""
+
+        written = 0
+
+        def write(self, data: bytes) -> None:
+            self.written += len(data)
+
+        def get_write_buffer_size(self) -> int:
+            return self.written
+
+        def set_write_buffer_limits(self, high: int) -> None:
+            pass
+
+        def get_extra_info(self, name: str) -> None:
+            return None
+
+    link, wire, inbox = Link(PeerId("a" * 32), Purpose.RING), Deaf(), Inbox()
+    link.protocol.connection_made(wire)  # type: ignore[arg-type]
+    link.attach(wire)  # type: ignore[arg-type]
+    link.handler = inbox
+    link.protocol.borrower = Borrower(create())
+    frame = encode(Kind.LENT, payload=20_000, payload_checksum=0)
+    sent = 0
+    while not wire.aborted and sent < 10_000:
+        buffer = link.protocol.get_buffer(-1)
+        buffer[: len(frame)] = frame
+        link.protocol.buffer_updated(len(frame))
+        sent += 1
+    assert wire.aborted
+    assert wire.written < 70_000
+    link.protocol.connection_lost(None)
+    assert "does not read that it gets it back" in str(link.closed)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from frame_reader import Reader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lepton_p2p.transport.links.frames import HEADER_BYTES, MAX_EXTRA, Kind, checksum, encode
+from lepton_p2p.transport.links.frames import _BODY, _CHECK, HEADER_BYTES, MAX_EXTRA, Kind, checksum, encode
+from lepton_p2p.transport.links.purpose import Purpose
 
 
 def frame(round: int, payload: bytes = b"", extra: bytes = b"", **changes: Any) -> bytes:
@@ -117,6 +119,28 @@ async def test_heartbeats_are_nobodys_business_but_show_that_the_remote_lives() 
     reader.feed(encode(Kind.HEARTBEAT) * 3 + frame(1, b"data"))
     assert reader.inbox.got == [(1, b"", b"data")]
     assert reader.protocol.last_received > 0
+
+
+async def test_heartbeats_without_end_close_the_link() -> None:
+    reader = Reader()
+    reader.feed(encode(Kind.HEARTBEAT) * 900)
+    assert not reader.wire.aborted
+    reader.feed(encode(Kind.HEARTBEAT) * 900)
+    reader.protocol.connection_lost(None)
+    assert reader.lost == ["bad frame: more heartbeats than anybody needs"]
+
+
+@pytest.mark.parametrize("purpose", Purpose)
+async def test_records_above_the_bound_of_their_link_close_it_before_anything_is_allocated(purpose: Purpose) -> None:
+    reader = Reader(max_extra=purpose.max_extra)
+    reader.feed(frame(1, b"", bytes(purpose.max_extra)))
+    assert len(reader.inbox.got) == 1
+    staged = len(reader.protocol._stage)
+    header = bytearray(_BODY.pack(b"LP", 1, Kind.CHUNK, 1, 1, 1, 0, 0, purpose.max_extra + 1, 0, 0, 0))
+    reader.feed(bytes(header + _CHECK.pack(checksum(header))))
+    reader.protocol.connection_lost(None)
+    assert f"{purpose.max_extra} at most are allowed" in reader.lost[0]
+    assert len(reader.protocol._stage) == staged
 
 
 async def test_what_is_no_frame_closes_the_link_with_the_reason() -> None:
