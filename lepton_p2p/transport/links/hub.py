@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 
 _BACKLOG = 128
 """Connections that the kernel accepts before this process does: about so many can come in one turn of the loop."""
-_LINKS_EACH = {Purpose.RING: 4, Purpose.FETCH: 32, Purpose.PUSH: 4}
+_LINKS_EACH = {Purpose.RING: 8, Purpose.FETCH: 32, Purpose.PUSH: 8}
 """Links of one purpose that one peer may have open (all clients together count as one)."""
 
 _ONE_SEALS = "{} seals its links, the other side does not: start all peers of a swarm with credentials, or none"

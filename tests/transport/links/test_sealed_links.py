@@ -410,7 +410,7 @@ async def test_one_who_cuts_a_frame_off_breaks_the_link_and_it_is_not_seen(sides
 # -- members that want too much ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("purpose", "most"), [(Purpose.RING, 4), (Purpose.FETCH, 32)])
+@pytest.mark.parametrize(("purpose", "most"), [(Purpose.RING, 8), (Purpose.FETCH, 32)])
 async def test_a_peer_has_so_many_links_of_one_purpose_and_no_more(sides: Sides, purpose: Purpose, most: int) -> None:
     alice, bob = await pair(sides)
     bob.hub.serve(purpose, bob.accepted)
