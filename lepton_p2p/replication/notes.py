@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import lru_cache
 
 from lepton_p2p.replication.ranges import Range
 
@@ -82,10 +83,16 @@ class Note:
     @classmethod
     def read(cls, data: bytes) -> Note | None:
         """``decode``, with None for what is not a training note."""
-        try:
-            return cls.decode(data)
-        except ValueError:
-            return None
+        return _read(data)
+
+
+@lru_cache(maxsize=512)
+def _read(data: bytes) -> Note | None:
+    # Several of a round's parts look at the same notes, each for what it is about.
+    try:
+        return Note.decode(data)
+    except ValueError:
+        return None
 
 
 def _varint(number: int) -> bytes:

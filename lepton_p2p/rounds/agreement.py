@@ -183,8 +183,7 @@ class Agreement(Balloting, Meeting):
         if key == "seek" and self._seeking and not self._bound:
             self._seek()
         elif key == "promises" and self._proposal is not None:
-            self._proposal.give_up_waiting(f"did not answer within {self._config.promise_timeout:g} s")
-            self._finish_if_complete()
+            self._on_promises_due(self._proposal)
         elif key == "install" and self._bound:
             self._on_no_install()
         elif key == "propose" and self.epoch is not None and not self._bound:

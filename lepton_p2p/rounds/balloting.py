@@ -33,11 +33,26 @@ class Balloting(AgreementCore):
         self._proposal = Proposal(ballot, candidates, reason)
         self._proposal.promised(self._report())
         self._out += [CancelTimer("propose"), CancelTimer("install")]
-        self._out.append(SetTimer("promises", self._now + self._config.promise_timeout))
-        prepare = Prepare(self.me, ballot, tuple(candidates.values()), reason)
-        for peer in candidates.values():
-            if peer.id != self.me.id:
-                self._out.append(Send(peer.address, prepare))
+        self._out.append(SetTimer("promises", self._now + self._config.promise_timeout / 2))
+        for peer in candidates:
+            if peer != self.me.id:
+                self._ask_to_promise(self._proposal, peer)
+        self._finish_if_complete()
+
+    def _ask_to_promise(self, proposal: Proposal, peer: PeerId) -> None:
+        candidates = tuple(proposal.candidates.values())
+        prepare = Prepare(self.me, proposal.ballot, candidates, proposal.reason)
+        self._out.append(Send(proposal.candidates[peer].address, prepare))
+
+    def _on_promises_due(self, proposal: Proposal) -> None:
+        """Half of the time is over: ask again, messages get lost.  All of it: go on without those that are silent."""
+        if not proposal.reminded:
+            proposal.reminded = True
+            for peer in proposal.silent:
+                self._ask_to_promise(proposal, peer)
+            self._out.append(SetTimer("promises", self._now + self._config.promise_timeout / 2))
+            return
+        proposal.give_up_waiting(f"did not answer within {self._config.promise_timeout:g} s")
         self._finish_if_complete()
 
     def _propose_soon(self, excluding: PeerId | None = None) -> None:
@@ -111,8 +126,7 @@ class Balloting(AgreementCore):
             return
         proposal = self._proposal
         if proposal is not None and peer in proposal.candidates and peer not in proposal.reports:
-            prepare = Prepare(self.me, proposal.ballot, tuple(proposal.candidates.values()), proposal.reason)
-            self._out.append(Send(proposal.candidates[peer].address, prepare))
+            self._ask_to_promise(proposal, peer)
         elif proposal is None and peer == self._promised.proposer:
             self._on_no_install()
 

@@ -19,6 +19,8 @@ class Proposal:
     reports: dict[PeerId, Report] = field(default_factory=dict)
     missing: dict[PeerId, str] = field(default_factory=dict)
     strangers: dict[PeerId, tuple[PeerInfo, Standing]] = field(default_factory=dict)
+    reminded: bool = False
+    """Whether those that had not answered were asked a second time."""
 
     def promised(self, report: Report) -> None:
         """A candidate promised; its earlier absence, if any, is forgiven."""
@@ -36,7 +38,12 @@ class Proposal:
         """Whether every candidate promised or cannot be had."""
         return len(self.reports) + len(self.missing) == len(self.candidates)
 
+    @property
+    def silent(self) -> tuple[PeerId, ...]:
+        """Candidates that have not answered, and may still."""
+        return tuple(peer for peer in self.candidates if peer not in self.reports and peer not in self.missing)
+
     def give_up_waiting(self, reason: str) -> None:
         """Count every candidate that has not answered as missing for ``reason``."""
-        for peer in self.candidates:
+        for peer in self.silent:
             self.unavailable(peer, reason)

@@ -12,10 +12,11 @@ from model import VirtualSwarm
 from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.rounds.agreement import Agreement
 from lepton_p2p.rounds.config import AgreementConfig
+from lepton_p2p.rounds.effects import Installed
 from lepton_p2p.rounds.epoch import Ballot
 from lepton_p2p.rounds.meeting import TOLD_AT_ONCE
 from lepton_p2p.rounds.messages import Leaving, Prepare, Promise, Refusal
-from lepton_p2p.sansio import Send
+from lepton_p2p.sansio import Emit, Send
 
 SEEDS = int(os.environ.get("LEPTON_TEST_SEEDS", "150"))
 
@@ -259,3 +260,21 @@ def test_a_crowd_outside_is_told_by_and_by() -> None:
         assert len(sends) == TOLD_AT_ONCE
         told.update(sends)
     assert told == {peer.address for peer in crowd}
+
+
+def test_who_does_not_answer_a_proposal_is_asked_once_more_before_the_epoch_goes_on_without_it() -> None:
+    swarm, peers = swarm_of(3)
+    proposer = swarm.hosts[peers[0]].machine
+    silent = swarm.hosts[peers[2]].machine.me
+    now, half = swarm.now, swarm.config.promise_timeout / 2
+    proposer.gone(now, peers[1], "died")
+    first = [
+        effect
+        for effect in (*proposer.timer(now, "propose"), *proposer.timer(now + half, "promises"))
+        if isinstance(effect, Send) and isinstance(effect.message, Prepare)
+    ]
+    assert {effect.to for effect in first} == {silent.address}
+    later = proposer.timer(now + 2 * half, "promises")
+    assert any(isinstance(effect, Emit) and isinstance(effect.event, Installed) for effect in later)
+    assert proposer.epoch is not None
+    assert proposer.epoch.ids == (peers[0],)
