@@ -12,6 +12,7 @@ from lepton_p2p.cli.demo import demo
 from lepton_p2p.cli.export import export
 from lepton_p2p.cli.health import health
 from lepton_p2p.cli.options import option
+from lepton_p2p.cli.simulate import simulate
 from lepton_p2p.cli.status import status
 from lepton_p2p.cli.submit import submit
 from lepton_p2p.config import load_settings
@@ -85,3 +86,4 @@ app.command()(submit)
 app.command()(export)
 app.command()(demo)
 app.command()(health)
+app.command()(simulate)

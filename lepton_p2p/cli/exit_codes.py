@@ -13,6 +13,8 @@ USAGE = 2
 """An option or argument that cannot be parsed; the same as :class:`~lepton_p2p.errors.ConfigError`."""
 DEMO_FAILED = 30
 """The demo ran to its end and one of the promises in its table did not hold."""
+SIMULATION_FAILED = 31
+"""A simulated swarm broke an invariant."""
 INTERRUPTED = 130
 """Stopped by Ctrl+C (a running peer leaves the swarm and exits with 0 instead)."""
 TERMINATED = 143
@@ -21,6 +23,7 @@ TERMINATED = 143
 _OTHERS = (
     (0, "", "Done; for a running peer also: it was told to stop (SIGTERM, Ctrl+C) and has left the swarm."),
     (DEMO_FAILED, "", "The demo ran to its end and one of the promises in its table did not hold."),
+    (SIMULATION_FAILED, "", "`lepton-peer simulate`: a simulated swarm broke an invariant."),
     (INTERRUPTED, "", "Stopped by Ctrl+C before it was done; for a running peer: by a second signal, at once."),
     (TERMINATED, "", "A command other than a running peer was stopped by SIGTERM."),
 )

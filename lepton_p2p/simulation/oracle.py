@@ -1,0 +1,170 @@
+"""Who sees everything: the invariants, each with the name that is printed when it breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lepton_p2p.identity import PeerId, PeerInfo, short
+from lepton_p2p.membership import Packet, Rumour, Sync
+from lepton_p2p.replication.cursor import Cursor
+from lepton_p2p.replication.notes import Note
+from lepton_p2p.rounds import effects as fx
+from lepton_p2p.rounds.result import RoundResult
+from lepton_p2p.simulation.replica import PRIME, State, mark
+from lepton_p2p.simulation.rounds import Kept
+from lepton_p2p.simulation.streams import Numbers
+
+INVARIANTS = {
+    "one-result-per-round": "members of one epoch hold the same result of a round, and of the round before it",
+    "no-partial-result": "a result is the sum of what all members of its epoch put in, nothing less and nothing else",
+    "bit-identical": "replicas that applied the same rounds are the same",
+    "samples-once": "every sample is used exactly once per pass",
+    "incarnation": "incarnations never go back, and only their owner raises them",
+    "no-crash": "no machine raises an exception, whatever happens",
+    "bounded": "queues, memories and the number of messages stay within their bounds",
+    "views-agree": "after the network has healed all members see exactly each other",
+    "alive-for-good": "a live, reachable, running member is not believed dead for good",
+    "liveness": "after the network has healed all members are in one epoch and rounds go on",
+}
+
+
+class Violation(Exception):
+    """An invariant is broken: its name, and what was seen."""
+
+    def __init__(self, name: str, seen: str) -> None:
+        assert name in INVARIANTS, name
+        super().__init__(f"{name}: {seen}")
+        self.name, self.seen = name, seen
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """Which places of the current pass are used (a bit each), and what all marks so far add up to."""
+
+    pass_number: int
+    used: int
+    total: int
+
+
+class Oracle:
+    """Told of everything that matters, it raises :class:`Violation` at once."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.recovered = 0
+        self.retried = 0
+        self._inputs: dict[tuple[int, int], dict[PeerId, Numbers]] = {}
+        self._results: dict[tuple[int, int], int] = {}
+        self._previous: dict[tuple[int, int], int] = {}
+        self._bases: dict[int, tuple[int, int]] = {}
+        self._last: dict[PeerId, tuple[int, int]] = {}
+        self._states: dict[int, State] = {}
+        self._ledgers: dict[int, _Ledger] = {}
+        self._incarnations: dict[PeerId, int] = {}
+
+    # -- rounds ----------------------------------------------------------------------------------------
+
+    def ran(self, who: PeerInfo, run: fx.Run, numbers: Numbers) -> None:
+        """``who`` puts ``numbers`` into an attempt."""
+        key = (run.epoch.tag, run.round)
+        self.retried += run.attempt > 1
+        self._inputs.setdefault(key, {})[who.id] = numbers
+
+    def decided(self, who: PeerInfo, kept: Kept, *, recovered: bool) -> None:
+        """``who`` takes ``kept`` for the result of a round."""
+        key = (kept.epoch.tag, kept.round)
+        digest = kept.sum.digest
+        first = key not in self._results
+        if self._results.setdefault(key, digest) != digest:
+            raise Violation("one-result-per-round", f"{short(who.id)} has another result of round {kept.round}")
+        last_round, last = self._last.get(who.id, (0, 0))
+        if last_round == kept.round - 1 and last and self._previous.setdefault(key, last) != last:
+            raise Violation(
+                "one-result-per-round", f"{short(who.id)} came to round {kept.round} from another round before it"
+            )
+        self._last[who.id] = (kept.round, digest)
+        self.recovered += recovered
+        if first:
+            self.rounds += 1
+            self._check_sum(kept)
+
+    def _check_sum(self, kept: Kept) -> None:
+        inputs = self._inputs.get((kept.epoch.tag, kept.round), {})
+        missing = [short(peer) for peer in kept.epoch.ids if peer not in inputs]
+        if missing:
+            raise Violation("no-partial-result", f"round {kept.round} has a result without {', '.join(missing)}")
+        expected = tuple(map(sum, zip(*(inputs[peer] for peer in kept.epoch.ids), strict=True)))
+        if expected != kept.sum.numbers:
+            raise Violation("no-partial-result", f"the result of round {kept.round} is not the sum of its inputs")
+
+    def installed(self, who: PeerInfo, event: fx.Installed, held: int) -> None:
+        """``who`` is in a new epoch; ``held``: digest of the last result that counts there, as it holds it."""
+        epoch, decision = event.epoch, event.decision
+        base = self._bases.setdefault(epoch.tag, (decision.base, decision.digest))
+        if base != (decision.base, decision.digest):
+            raise Violation("one-result-per-round", f"{short(who.id)} starts epoch {epoch.number} from another round")
+        if who.id in decision.holders and held != decision.digest:
+            raise Violation("one-result-per-round", f"{short(who.id)} is called a holder of what it does not hold")
+
+    def forgot(self, who: PeerInfo) -> None:
+        """``who`` has left its lineage: what it held counts no more."""
+        self._last.pop(who.id, None)
+
+    # -- replicas --------------------------------------------------------------------------------------
+
+    def began(self, state: State) -> None:
+        """A training may start from ``state``."""
+        self._states.setdefault(state.history, state)
+        self._ledgers.setdefault(state.history, _Ledger(state.cursor.pass_number, 0, state.numbers[0]))
+
+    def applied(self, who: PeerInfo, before: State, after: State, result: RoundResult) -> None:
+        """``who`` went from one state to the next with the result of a round."""
+        known = self._states.setdefault(after.history, after)
+        if known != after:
+            raise Violation("bit-identical", f"{short(who.id)} is in another state after round {result.round}")
+        if after.history not in self._ledgers:
+            self._ledgers[after.history] = self._account(before, after.cursor, result)
+        if self._ledgers[after.history].total != after.numbers[0]:
+            raise Violation("samples-once", f"{short(who.id)}'s numbers are not those of the samples that were used")
+
+    def _account(self, before: State, after: Cursor, result: RoundResult) -> _Ledger:
+        ledger, cursor = self._ledgers[before.history], before.cursor
+        used, total = ledger.used, ledger.total
+        for peer in result.contributors:
+            note = Note.read(result.notes[peer])
+            for item in note.claim if note is not None else ():
+                for place in range(item.start, item.stop):
+                    if used >> place & 1:
+                        raise Violation("samples-once", f"sample {place} is used twice in pass {cursor.pass_number}")
+                    used |= 1 << place
+                    total = (total + mark(cursor.seed, cursor.pass_number, place)) % PRIME
+        if after.pass_number == cursor.pass_number:
+            return _Ledger(cursor.pass_number, used, total)
+        missing = cursor.total - used.bit_count()
+        if missing:
+            raise Violation("samples-once", f"pass {cursor.pass_number} ended with {missing} samples unused")
+        return _Ledger(after.pass_number, 0, total)
+
+    # -- membership --------------------------------------------------------------------------------------
+
+    def incarnation(self, who: PeerId, value: int) -> None:
+        """What ``who`` says its incarnation is."""
+        if value < self._incarnations.get(who, 0):
+            raise Violation("incarnation", f"{short(who)} went back to incarnation {value}")
+        self._incarnations[who] = value
+
+    def told(self, packet: Packet) -> None:
+        """A packet is sent."""
+        for rumour in packet.rumours:
+            self._check_owned(rumour)
+        if isinstance(packet.body, Sync):
+            self._check_all(packet.body.members)
+
+    def _check_all(self, rumours: Iterable[Rumour]) -> None:
+        for rumour in rumours:
+            self._check_owned(rumour)
+
+    def _check_owned(self, rumour: Rumour) -> None:
+        if rumour.incarnation > self._incarnations.get(rumour.peer.id, rumour.incarnation):
+            raise Violation("incarnation", f"somebody else raised that of {short(rumour.peer.id)}")

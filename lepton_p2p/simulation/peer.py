@@ -1,0 +1,357 @@
+"""One virtual process: the machines of a daemon, wired as ``runtime.node`` wires them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from lepton_p2p.identity import PeerId, PeerInfo
+from lepton_p2p.membership import Died, Joined, Left, Packet, Swim, SwimConfig, Trusted
+from lepton_p2p.membership.events import SwimEvent
+from lepton_p2p.rounds.agreement import Agreement
+from lepton_p2p.rounds.config import AgreementConfig
+from lepton_p2p.rounds.effects import DroppedOut
+from lepton_p2p.rounds.epoch import Epoch
+from lepton_p2p.rounds.messages import RoundMessage
+from lepton_p2p.rounds.patience import PatienceConfig
+from lepton_p2p.simulation.fetching import NOT_KEPT, Answer, Piece
+from lepton_p2p.simulation.lanes import Lane
+from lepton_p2p.simulation.machine import Clock, MachineRunner
+from lepton_p2p.simulation.neighbours import Opened
+from lepton_p2p.simulation.network import Door, Network
+from lepton_p2p.simulation.oracle import Oracle
+from lepton_p2p.simulation.replica import State
+from lepton_p2p.simulation.rounds import Kept, VirtualRounds
+from lepton_p2p.simulation.streams import Stream
+from lepton_p2p.simulation.trainer import VirtualTrainer
+
+_RETRY_BULK = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """The presets' time-outs: the same that daemons use."""
+
+    swim: SwimConfig
+    agreement: AgreementConfig
+    patience: PatienceConfig
+
+    @classmethod
+    def preset(cls, name: str) -> Timings:
+        """``local``, ``lan`` or ``wan``."""
+        return cls(getattr(SwimConfig, name)(), getattr(AgreementConfig, name)(), getattr(PatienceConfig, name)())
+
+
+class World(Protocol):
+    """What a process finds around it."""
+
+    network: Network
+    oracle: Oracle
+
+    def at(self, address: str) -> VirtualPeer | None:
+        """Who listens there now."""
+
+    def gave_up(self, peer: VirtualPeer) -> None:
+        """Its training ended with an error."""
+
+    def guard(self, peer: VirtualPeer, call: Callable[[], None]) -> None:
+        """Run ``call``; an exception is a broken invariant."""
+
+    def note(self, peer: VirtualPeer, text: str, *details: object) -> None:
+        """One line for the trace."""
+
+
+class VirtualPeer:
+    """``version``: of the protocol that it speaks; with those that speak another it has nothing to do.
+
+    speed: seconds that its computation of one step takes.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        info: PeerInfo,
+        timings: Timings,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        initial: State,
+        speed: float,
+        version: int = 1,
+    ) -> None:
+        self.info, self.version = info, version
+        self.alive, self.stopped, self.leaving = True, False, False
+        self.streams: list[Stream] = []
+        self._world, self._clock, self._rng, self._speed = world, clock, rng, speed
+        self._backlog: list[Callable[[], None]] = []
+        self._lanes: dict[str, Lane] = {}
+        self.swim = Swim(info, timings.swim, rng)
+        self._membership = self._runner(self.swim, self._send_packet, self._swim_event, {})
+        self.agreement = Agreement(info, timings.agreement, rng)
+        self.rounds = VirtualRounds(
+            self,
+            self.agreement,
+            self,
+            timings.patience,
+            world.oracle,
+            lambda handlers, event: self._runner(self.agreement, self._send_round, event, handlers),
+        )
+        self.trainer = VirtualTrainer(
+            info, initial, self.rounds, self, world.oracle, pace=self._pace, gave_up=self._gave_up
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.info.address.partition(':')[0]}/{self.info.id[:4]}"
+
+    # -- its life --------------------------------------------------------------------------------------
+
+    def start(self, seeds: Sequence[str], known: Sequence[PeerInfo], *, found: bool) -> None:
+        """Meet the swarm, want an epoch, train."""
+
+        def begin() -> None:
+            self._membership.feed(lambda now: self.swim.start(now, seeds, known))
+            self.rounds.feed(lambda now: self.agreement.begin(now, found=found))
+            self.trainer.step()
+
+        self.do(begin)
+
+    @property
+    def running(self) -> bool:
+        """Alive and not stopped."""
+        return self.alive and not self.stopped
+
+    def do(self, call: Callable[[], None]) -> None:
+        """Run ``call`` in this process when it runs next; never if it has ended."""
+        if self.stopped:
+            self._backlog.append(call)
+        elif self.alive:
+            self._world.guard(self, call)
+
+    def crash(self) -> None:
+        """SIGKILL: nothing is said; the kernel closes what was open."""
+        self.alive = False
+        self._backlog.clear()
+        self._membership.stop()
+        self.rounds.close()
+        self.trainer.stop()
+        for stream in self.streams:
+            stream.close(self, "connection reset")
+
+    def stop(self) -> None:
+        """SIGSTOP."""
+        self.stopped = True
+
+    def go_on(self) -> None:
+        """SIGCONT: what waited comes at once, each kind in its order, all mixed up."""
+        if self.stopped:
+            self.stopped = False
+            backlog, self._backlog = self._backlog, []
+            for call in backlog:
+                self.do(call)
+
+    def leave(self) -> None:
+        """A graceful end."""
+        self.leaving = True
+
+        def say_goodbye() -> None:
+            self.trainer.stop()
+            self.rounds.leave("it left")
+            self._membership.feed(self.swim.leave)
+
+        self.do(say_goodbye)
+        # The process waits until its goodbyes are delivered, for a time.
+        self._world.network.scheduler.after(self._world.network.timeout, self.crash)
+
+    def withdraw(self) -> None:
+        """Its program interrupts itself."""
+        self.do(self.trainer.withdraw)
+
+    def _gave_up(self, reason: str) -> None:
+        self._world.note(self, "gives up", reason)
+        self._world.network.scheduler.after(0.0, self._world.gave_up, self)
+
+    def _pace(self) -> float:
+        return self._speed * (0.5 + self._rng.random())
+
+    # -- messages ----------------------------------------------------------------------------------------
+
+    def visit(self, visitor: VirtualPeer, call: Callable[[VirtualPeer], None], to: PeerId | None = None) -> Door:
+        """``visitor`` calls at this process's door; ``to``: whom it expects here."""
+        if not self.alive or visitor.version != self.version or to not in (None, self.info.id):
+            return Door.SHUT
+        self.do(lambda: call(self))
+        return Door.STOPPED if self.stopped else Door.OPEN
+
+    def _call(
+        self,
+        address: str,
+        call: Callable[[VirtualPeer], None],
+        ended: Callable[[bool], None],
+        to: PeerId | None = None,
+    ) -> None:
+        def arrive() -> Door:
+            there = self._world.at(address)
+            return Door.SHUT if there is None else there.visit(self, call, to)
+
+        self._world.network.call(self.info.address, address, arrive, lambda ok: self.do(lambda: ended(ok)))
+
+    def _send_packet(self, to: str, packet: Packet) -> None:
+        oracle = self._world.oracle
+        oracle.incarnation(self.info.id, self.swim.incarnation)
+        oracle.told(packet)
+
+        def ended(ok: bool) -> None:
+            if not ok:
+                self._membership.feed(lambda now: self.swim.send_failed(now, to, packet))
+
+        self._call(to, lambda peer: peer._receive_packet(packet), ended)
+
+    def _receive_packet(self, packet: Packet) -> None:
+        self._membership.feed(lambda now: self.swim.receive(now, packet))
+
+    def _send_round(self, to: str, message: RoundMessage) -> None:
+        self._world.note(self, "->", to, message)
+        lane = self._lanes.get(to)
+        if lane is None:
+            lane = self._lanes[to] = Lane(lambda message, ended: self._deliver_round(to, message, ended))
+        lane.put(message)
+
+    def _deliver_round(self, to: str, message: Any, ended: Callable[[], None]) -> None:
+        def over(ok: bool) -> None:
+            ended()
+            if not ok:
+                self.rounds.feed(lambda now: self.agreement.send_failed(now, to, message))
+
+        self._call(to, lambda peer: peer._receive_round(message), over)
+
+    def _receive_round(self, message: RoundMessage) -> None:
+        self.rounds.feed(lambda now: self.agreement.receive(now, message))
+
+    # -- what its rounds and its trainer ask for -----------------------------------------------------------
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Run ``call`` in this process in ``seconds``."""
+        self._world.network.scheduler.after(seconds, self.do, call)
+
+    def now(self) -> float:
+        """The world's time."""
+        return self._world.network.scheduler.now
+
+    def epoch(self) -> Epoch | None:
+        """The epoch that it is in."""
+        return self.agreement.epoch
+
+    def choose(self, peers: list[PeerInfo]) -> PeerInfo:
+        """Any of them."""
+        return self._rng.choice(peers)
+
+    def connect(self, peer: PeerInfo, opened: Opened) -> None:
+        """Open a stream to ``peer``: a call for the ticket, then the connection."""
+        made: list[Stream] = []
+
+        def accept(target: VirtualPeer) -> None:
+            stream = Stream(self._world.network, self, target)
+            made.append(stream)
+            target.streams = [old for old in target.streams if not old.closed] + [stream]
+            self.streams = [old for old in self.streams if not old.closed] + [stream]
+            target.rounds.inbox.accept(stream)
+
+        def ended(ok: bool) -> None:
+            if ok and made and not made[-1].closed:
+                opened(made[-1])
+                return
+            for stream in made:
+                stream.close(self, "its handshake was not finished")
+            opened(None)
+
+        self._call(peer.address, accept, ended, peer.id)
+
+    def fetch_result(self, holder: PeerInfo, round: int, got: Callable[[Kept | None], None]) -> None:
+        """Ask ``holder`` for the result of ``round``."""
+        found: list[Kept | None] = []
+
+        def look(peer: VirtualPeer) -> None:
+            kept = peer.rounds.kept
+            found.append(self._damaged(kept) if kept is not None and kept.round == round else None)
+
+        self._call(holder.address, look, lambda ok: got(found[-1] if ok and found else None), holder.id)
+
+    def _damaged(self, kept: Kept) -> Kept:
+        """As it arrives."""
+        network = self._world.network
+        if network.weather.flips and network.rng.random() < 20 * network.weather.flips:
+            network.counts["flip"] += 1
+            numbers = (kept.sum.numbers[0] ^ 1, *kept.sum.numbers[1:])
+            return replace(kept, sum=replace(kept.sum, numbers=numbers))
+        return kept
+
+    def completed(self) -> int:
+        """The last decided round."""
+        return self.agreement.progress.completed
+
+    def describe(self, donor: PeerInfo, round: int, got: Callable[[Answer], None]) -> None:
+        """Ask ``donor`` for the manifest of what it keeps of ``round``."""
+        found: list[Answer] = []
+        self._call(
+            donor.address,
+            lambda peer: found.append(peer.trainer.keeping.get(round) or NOT_KEPT),
+            lambda ok: got(found[-1] if ok and found else None),
+            donor.id,
+        )
+
+    def pull(self, donor: PeerInfo, round: int, index: int, got: Callable[[Piece | None], None]) -> None:
+        """Fetch one chunk; it takes its time."""
+        found: list[bool] = []
+
+        def ended(ok: bool) -> None:
+            network = self._world.network
+            bad = bool(network.weather.flips) and network.rng.random() < 20 * network.weather.flips
+            piece = Piece(index, damaged=bad) if ok and found and found[-1] else None
+            if bad:
+                network.counts["flip"] += 1
+            self.later(_RETRY_BULK * network.rng.random(), lambda: got(piece))
+
+        self._call(
+            donor.address, lambda peer: found.append(peer.trainer.keeping.get(round) is not None), ended, donor.id
+        )
+
+    def accuse(self, peer: PeerId, reason: str) -> None:
+        """A round broke because of ``peer``."""
+        self._membership.feed(lambda now: self.swim.accuse(now, peer, reason))
+
+    # -- what its machines tell ----------------------------------------------------------------------------
+
+    def _swim_event(self, event: SwimEvent) -> None:
+        self._world.note(self, "membership:", event)
+        match event:
+            case Joined(peer=peer) | Trusted(peer=peer):
+                self.rounds.feed(lambda now: self.agreement.alive(now, peer))
+            case Died(peer=peer, reason=reason):
+                self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, reason))
+            case Left(peer=peer):
+                self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, "it left"))
+
+    def on_round_event(self, event: Any) -> None:
+        """An event of the agreement."""
+        self._world.note(self, "rounds:", event)
+        if isinstance(event, DroppedOut):
+            self._world.oracle.forgot(self.info)
+
+    def _runner(
+        self,
+        machine: Any,
+        send: Callable[[str, Any], None],
+        on_event: Callable[[Any], None],
+        handlers: Mapping[type, Callable[[Any], None]],
+    ) -> MachineRunner:
+        return MachineRunner(
+            machine,
+            self._world.network.scheduler,
+            self._clock,
+            run=self.do,
+            send=send,
+            on_event=on_event,
+            handlers=handlers,
+        )

@@ -1,0 +1,317 @@
+"""One seed: a swarm is born, things go wrong, the network heals, and it must recover."""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from lepton_p2p.identity import PeerId, PeerInfo
+from lepton_p2p.membership import Status
+from lepton_p2p.simulation.mishaps import MISHAPS
+from lepton_p2p.simulation.network import Network
+from lepton_p2p.simulation.oracle import Oracle, Violation
+from lepton_p2p.simulation.peer import Timings, VirtualPeer
+from lepton_p2p.simulation.replica import State
+from lepton_p2p.simulation.scheduler import Scheduler
+from lepton_p2p.simulation.trainer import initial_state
+from lepton_p2p.simulation.weather import Weather
+
+MOST_STEPS = 3_000_000
+"""Events of one run; more means that something goes round in circles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a seed stands for: ``fewest`` to ``most`` peers (more may join).
+
+    kinds: of faults that may happen.  storm: seconds during which they do.
+    """
+
+    seed: int
+    fewest: int
+    most: int
+    kinds: frozenset[str]
+    storm: float = 30.0
+
+    def of(self, seed: int) -> Plan:
+        """The same for another seed."""
+        return replace(self, seed=seed)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a seed.
+
+    violation: ``name: what was seen`` ("" if all is well).  peers: machines that there were in the end.  simulated,
+    recovery, cpu: seconds, in all, from the healing to the recovery of the core, and of computation.  rounds: decided;
+    recovered: results fetched from others; retried: attempts after the first; steps: events.
+    """
+
+    seed: int
+    violation: str = ""
+    peers: int = 0
+    simulated: float = 0.0
+    recovery: float = 0.0
+    rounds: int = 0
+    recovered: int = 0
+    retried: int = 0
+    steps: int = 0
+    cpu: float = 0.0
+    faults: Counter[str] = field(default_factory=Counter)
+
+
+class VirtualSwarm:
+    """``trace``: gets a line for everything of interest, as (seconds, who, what)."""
+
+    def __init__(self, plan: Plan, trace: Callable[[float, str, str], None] | None = None) -> None:
+        self.rng = rng = random.Random(plan.seed)
+        self._plan, self._trace = plan, trace
+        self.scheduler = Scheduler()
+        self.oracle = Oracle()
+        preset = rng.choice(("local", "local", "lan"))
+        self._timings = Timings.preset(preset)
+        self.weather = Weather.draw(rng, plan.kinds)
+        self.network = Network(self.scheduler, rng, self.weather, self._timings.agreement.promise_timeout)
+        self._peers: dict[str, VirtualPeer] = {}
+        self._hosts = 0
+        self._storming = True
+        count = rng.randint(plan.fewest, plan.most)
+        self._length = rng.choice((2, 5, 8 * count, 24))
+        self._total, self._batch = rng.randint(1, 60) * 3, rng.randint(1, 8)
+        self._speed = 10 ** rng.uniform(-1.3, 0.2)
+        self._seeds = [_address(index) for index in range(min(count, rng.randint(1, 3)))]
+        for _ in range(count):
+            self.scheduler.after(rng.random() * rng.choice((0.0, 1.0, 5.0)), self.join)
+
+    # -- what peers find around them ---------------------------------------------------------------------
+
+    def at(self, address: str) -> VirtualPeer | None:
+        """Who listens there now."""
+        peer = self._peers.get(address)
+        return peer if peer is not None and peer.alive else None
+
+    def guard(self, peer: VirtualPeer, call: Callable[[], None]) -> None:
+        """Run ``call``; an exception is a broken invariant."""
+        try:
+            call()
+        except Violation:
+            raise
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            seen = f"{peer}: {type(error).__name__}: {error} ({where.name}, line {where.lineno})"
+            raise Violation("no-crash", seen) from error
+
+    def note(self, peer: VirtualPeer, text: str, *details: object) -> None:
+        """One line for the trace."""
+        if self._trace is not None:
+            self._trace(self.scheduler.now, repr(peer), " ".join([text, *map(_plain, details)]))
+
+    # -- what mishaps need ---------------------------------------------------------------------------------
+
+    def running(self) -> list[VirtualPeer]:
+        """Alive, not stopped, of this version, and oldest host first."""
+        return [peer for peer in self._peers.values() if peer.running and peer.version == 1]
+
+    def hosts(self) -> list[str]:
+        """All addresses that ever had a process."""
+        return list(self._peers)
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Do it then, if the storm lasts so long."""
+        self.scheduler.after(seconds, lambda: call() if self._storming else None)
+
+    def gave_up(self, peer: VirtualPeer) -> None:
+        """It ended with an error; whoever runs it starts it again."""
+        self.network.counts["gave up"] += 1
+        peer.crash()
+        self.scheduler.after(1.0 + 4 * self.rng.random(), self.restart, peer.info.address)
+
+    def crash(self, peer: VirtualPeer, *, silently: bool) -> None:
+        """Kill its process; ``silently``: its machine has no power, nothing answers there."""
+        if silently:
+            self.network.power(peer.info.address, on=False)
+        peer.crash()
+
+    def restart(self, host: str) -> None:
+        """A new process where one was, with the addresses that the old one knew, or with an empty disk."""
+        old = self._peers[host]
+        if old.alive:
+            return
+        self.network.power(host, on=True)
+        kept = self.rng.random() < 0.5
+        known = [view.peer for view in old.swim.members if view.peer != old.info] if kept else []
+        self._start(host, known, version=old.version)
+
+    def join(self) -> None:
+        """A process on a machine that was not there before."""
+        strange = "version" in self._plan.kinds and self._hosts >= 3 and self.rng.random() < 0.03
+        self._hosts += 1
+        self._start(_address(self._hosts - 1), [], version=2 if strange else 1)
+
+    def _start(self, host: str, known: list[PeerInfo], *, version: int) -> None:
+        rng = self.rng
+        info = PeerInfo(PeerId(f"{rng.getrandbits(128):032x}"), host)
+        seeds = [seed for seed in self._seeds if seed != host]
+        peer = VirtualPeer(
+            self,
+            info,
+            self._timings,
+            self.weather.clock(rng),
+            random.Random(rng.getrandbits(64)),
+            initial=self._initial(),
+            speed=self._speed * rng.choice((1.0, 1.0, 1.0, 4.0)),
+            version=version,
+        )
+        self._peers[host] = peer
+        self.note(peer, "starts")
+        # Whoever was started without an address to join founds a swarm.
+        peer.start(seeds, known, found=host == self._seeds[0] and (len(self._seeds) == 1 or self._hosts == 1))
+
+    def _initial(self) -> State:
+        return initial_state(self._plan.seed & 0xFFFF, self._length, self._total, self._batch)
+
+    # -- the two phases ------------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Safety under everything, then liveness of those that can reach each other."""
+        outcome = Outcome(self._plan.seed)
+        try:
+            self._storm()
+            core = self._heal()
+            self._recover(core)
+            outcome.recovery = self.scheduler.now - self._plan.storm
+        except Violation as violation:
+            outcome.violation = str(violation)
+        outcome.peers = self._hosts
+        outcome.simulated, outcome.steps = self.scheduler.now, self.scheduler.steps
+        oracle = self.oracle
+        outcome.rounds, outcome.recovered, outcome.retried = oracle.rounds, oracle.recovered, oracle.retried
+        outcome.faults = self.network.counts
+        return outcome
+
+    def _storm(self) -> None:
+        rng, storm = self.rng, self._plan.storm
+        kinds = [kind for kind in MISHAPS if kind in self._plan.kinds]
+        # Some kinds only in each seed: what never happens together with others would drown in them.
+        kinds = rng.sample(kinds, rng.randint(1, len(kinds))) if kinds else []
+        pause = storm / rng.uniform(2, 16)
+        when = rng.uniform(1.0, 5.0)
+        while kinds and when < storm:
+            self.scheduler.after(when, self._happen, rng.choice(kinds))
+            when += rng.expovariate(1 / pause)
+        self.scheduler.run(storm)
+        self._check_bounds()
+
+    def _happen(self, kind: str) -> None:
+        if self._storming and MISHAPS[kind](self):
+            self.network.counts[kind] += 1
+            if self._trace is not None:
+                self._trace(self.scheduler.now, "*", kind)
+
+    def _heal(self) -> list[VirtualPeer]:
+        """From now on some machines reach each other; the others stay as broken as they are, or become so."""
+        self._storming = False
+        rng = self.rng
+        hosts = [host for host, peer in self._peers.items() if peer.version == 1]
+        core = hosts if rng.random() < 0.5 else rng.sample(hosts, rng.randint(1, len(hosts)))
+        # Who starts anew knows nobody but the seeds, and waits for them: one of them belongs to the core, and another
+        # machine that may know of it.
+        seed = rng.choice(self._seeds)
+        core = list(dict.fromkeys([seed, *rng.sample([host for host in hosts if host != seed], 1), *core]))
+        self.network.weather = self.weather.calm()
+        self.network.heal(core)
+        rest = [host for host in self._peers if host not in core]
+        if rest:
+            self.network.cut(rest, core)
+            if rng.random() < 0.5:
+                self.network.cut(core, rest)
+        for host in core:
+            peer = self._peers[host]
+            peer.go_on()
+            if peer.leaving:
+                peer.crash()
+            if not peer.alive:
+                self.restart(host)
+        if self._trace is not None:
+            self._trace(self.scheduler.now, "*", f"heals; core: {' '.join(core)}")
+        return [self._peers[host] for host in core]
+
+    def _recover(self, core: list[VirtualPeer]) -> None:
+        bound = self.bound
+        hosts = [peer.info.address for peer in core]
+        end = self.scheduler.now + bound
+        goal: list[int] = []
+
+        def recovered() -> bool:
+            return self.scheduler.steps % 64 == 0 and self._together(hosts, goal)
+
+        if not self.scheduler.run(end, recovered):
+            self._blame(hosts, bound)
+        self._check_bounds()
+
+    @property
+    def bound(self) -> float:
+        """Seconds in which a healed core must be together again and go on; see docs/reliability.md."""
+        swim, agreement = self._timings.swim, self._timings.agreement
+        count = max(2, self._hosts)
+        suspicion = swim.suspicion_multiplier * max(1.0, len(str(count))) * swim.probe_interval
+        mourning = suspicion * swim.suspicion_max_multiplier + 2 * count * swim.probe_interval
+        meeting = 4 * swim.reconnect_interval + 2 * swim.seed_retry_max + 4 * agreement.announce_interval
+        return mourning + meeting + 10 * agreement.install_timeout + 20 * 4 * self._speed
+
+    def _together(self, hosts: list[str], goal: list[int]) -> bool:
+        """Whether all see exactly each other, are in one epoch with the same state, and three more rounds are done."""
+        core = [self._peers[host] for host in hosts]
+        if not all(peer.running for peer in core):
+            return False
+        ids = {peer.info.id for peer in core}
+        epoch = core[0].agreement.epoch
+        if epoch is None or set(epoch.ids) != ids or any(peer.agreement.epoch != epoch for peer in core):
+            return False
+        if not all(peer.trainer.footing.established for peer in core):
+            return False
+        if not goal:
+            goal.append(max(peer.agreement.progress.completed for peer in core) + 3)
+        if min(peer.agreement.progress.completed for peer in core) < goal[0]:
+            return False
+        return all(self._sees_exactly(peer, ids) for peer in core)
+
+    @staticmethod
+    def _sees_exactly(peer: VirtualPeer, ids: set[PeerId]) -> bool:
+        members = peer.swim.members
+        return {view.peer.id for view in members} == ids and all(view.status is Status.ALIVE for view in members)
+
+    def _blame(self, hosts: list[str], bound: float) -> None:
+        core = [self._peers[host] for host in hosts]
+        ids = {peer.info.id for peer in core}
+        for peer in core:
+            for view in peer.swim.view():
+                if view.peer.id in ids and not view.live:
+                    raise Violation("alive-for-good", f"{peer} believes {view.peer.address} {view.status.name}")
+        for peer in core:
+            if not self._sees_exactly(peer, ids):
+                seen = ", ".join(view.peer.address for view in peer.swim.members)
+                raise Violation("views-agree", f"{peer} sees {seen or 'nobody'} after {bound:.0f} s")
+        raise Violation("liveness", f"after {bound:.0f} s: " + "; ".join(map(_where, core)))
+
+    def _check_bounds(self) -> None:
+        if self.scheduler.steps > MOST_STEPS:
+            raise Violation("bounded", f"{self.scheduler.steps} events in one run")
+
+
+def _address(index: int) -> str:
+    return f"host-{index}:7700"
+
+
+def _where(peer: VirtualPeer) -> str:
+    epoch, progress = peer.agreement.epoch, peer.agreement.progress
+    number = "no epoch" if epoch is None else f"epoch {epoch.number} of {len(epoch.ids)}"
+    footing = "established" if peer.trainer.footing.established else "not established"
+    return f"{peer} in {number}, round {progress.completed}, {footing}"
+
+
+def _plain(detail: object) -> str:
+    return str(detail)

@@ -1,0 +1,74 @@
+"""``lepton-peer simulate``: what it prints, and what it says to a wrong option."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from lepton_p2p.cli.app import app
+from lepton_p2p.cli.exit_codes import SIMULATION_FAILED
+from lepton_p2p.errors import ConfigError
+from lepton_p2p.simulation import swarm
+from lepton_p2p.simulation.oracle import Violation
+
+SMALL = ["simulate", "--peers", "3..4", "--storm", "5", "--workers", "1"]
+
+
+def test_it_tells_how_fast_it_was_and_what_went_wrong_on_the_way() -> None:
+    result = CliRunner().invoke(app, [*SMALL, "--seeds", "3"])
+    assert result.exit_code == 0
+    assert "3 seeds in" in result.stdout
+    assert "per CPU-minute" in result.stdout
+    assert "violations: 0" in result.stdout
+
+
+def test_json_has_the_numbers() -> None:
+    result = CliRunner().invoke(app, [*SMALL, "--seeds", "2", "--first", "7", "--json"])
+    table = json.loads(result.stdout)
+    assert table["seeds"] == 2
+    assert table["violations"] == []
+    assert table["rounds"] > 0
+
+
+def test_one_seed_with_its_trace() -> None:
+    result = CliRunner().invoke(app, [*SMALL, "--seed", "7", "--trace"])
+    assert result.exit_code == 0
+    assert "host-0/" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("seed 7: all is well")
+
+
+def test_a_broken_invariant_is_named_and_comes_with_the_command_that_replays_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: swarm.VirtualSwarm) -> None:
+        raise Violation("liveness", "nobody moves")
+
+    monkeypatch.setattr(swarm.VirtualSwarm, "_storm", fail)
+    result = CliRunner().invoke(app, [*SMALL, "--seeds", "2"])
+    assert result.exit_code == SIMULATION_FAILED
+    assert "violations: 2\n  seed 0: liveness: nobody moves\n    lepton-peer simulate --peers 3..4" in result.stdout
+    assert "--trace --seed 0" in result.stdout
+    assert CliRunner().invoke(app, [*SMALL, "--seed", "4"]).exit_code == SIMULATION_FAILED
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--peers", "many"], "--peers is MIN..MAX"),
+        (["--peers", "9..3"], "the smaller number first"),
+        (["--peers", "0..3"], "there are 1 to"),
+        (["--faults", "earthquake"], "there is no kind 'earthquake'"),
+        (["--trace"], "add --seed N"),
+    ],
+)
+def test_a_wrong_option_is_explained(options: list[str], says: str) -> None:
+    result = CliRunner().invoke(app, ["simulate", *options])
+    assert isinstance(result.exception, ConfigError)
+    assert says in str(result.exception)
+
+
+def test_kinds_of_faults_can_be_left_out() -> None:
+    result = CliRunner().invoke(app, [*SMALL, "--seeds", "6", "--faults", "all,-crash,-crash-several,-loss", "--json"])
+    assert not {"crash", "crash-several", "loss"} & set(json.loads(result.stdout)["faults"])
