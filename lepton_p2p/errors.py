@@ -76,6 +76,18 @@ class InsecureRefused(LeptonError):
     exit_code = 17
 
 
+class CredentialsRefused(LeptonError):
+    """Credentials are missing, expired, of another swarm, or do not allow what was asked."""
+
+    exit_code = 18
+
+
+class Revoked(CredentialsRefused):
+    """This machine's credentials were revoked: it is no member of the swarm any more."""
+
+    exit_code = 19
+
+
 class RoundRejected(LeptonError):
     """The members agreed that this round has no result; nobody's tensors were changed."""
 

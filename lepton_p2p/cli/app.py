@@ -11,6 +11,7 @@ from lepton_p2p._version import __version__
 from lepton_p2p.cli.demo import demo
 from lepton_p2p.cli.export import export
 from lepton_p2p.cli.health import health
+from lepton_p2p.cli.keys import keys
 from lepton_p2p.cli.options import option
 from lepton_p2p.cli.simulate import simulate
 from lepton_p2p.cli.status import status
@@ -87,3 +88,4 @@ app.command()(export)
 app.command()(demo)
 app.command()(health)
 app.command()(simulate)
+app.add_typer(keys)
