@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
-from lepton_p2p.errors import Closed, JobMismatch
-from lepton_p2p.identity import PeerId, join_address, split_address
+from lepton_p2p.credentials.certificates import make_process
+from lepton_p2p.credentials.folder import KeysFolder
+from lepton_p2p.errors import Closed, JobMismatch, SwarmUnreachable
+from lepton_p2p.identity import PeerInfo, join_address, split_address
 from lepton_p2p.transport.channels import Channels
 from lepton_p2p.transport.links.hub import LinkHub
 from lepton_p2p.transport.links.link import Link, Purpose
+from lepton_p2p.transport.security import Security
 from lepton_p2p.transport.values import (
     JobDocument,
     Manifest,
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "MemberStatus", "Phase", "SwarmEvent", "SwarmStatus", "connect"]
 
+T = TypeVar("T")
 SwarmStatus = StatusReport
 DEFAULT_TIMEOUT = 10.0
 """Seconds that a call may take.  ``weights`` waits up to a minute for the next step boundary, and then for as long as
@@ -39,36 +44,50 @@ LARGEST_WEIGHTS = 64 << 30
 """Bytes that ``weights`` accepts unless it is told otherwise."""
 
 
-def connect(address: str, swarm: str = "lepton", *, timeout: float = DEFAULT_TIMEOUT) -> Client:
+def connect(
+    address: str, swarm: str = "lepton", *, keys: str | Path | None = None, timeout: float = DEFAULT_TIMEOUT
+) -> Client:
     """A client of the swarm that the peer at ``address`` (``HOST:PORT``) belongs to::
 
         async with connect("127.0.0.1:7700") as swarm:
             print((await swarm.status()).step)
 
-    Any peer will do; the client talks to this one only.  ``timeout``: seconds for each call.  Nothing is sent before
-    the first call; :class:`AddressError` here if ``address`` does not parse.
+    Any peer will do; the client talks to this one only.  ``keys``: the folder with this machine's credentials, for a
+    swarm that has some.  ``timeout``: seconds for each call.  Nothing is sent before the first call;
+    :class:`AddressError` here if ``address`` does not parse, :class:`ConfigError` and :class:`CredentialsRefused` if
+    the credentials are of no use.
     """
-    return Client(address, swarm, timeout=timeout)
+    return Client(address, swarm, keys=keys, timeout=timeout)
 
 
 class Client:
     """See :func:`connect`.  Every call raises
 
     :class:`AddressError` (no such host), :class:`SwarmUnreachable` (nobody answers), :class:`WrongSwarm`,
-    :class:`ProtocolMismatch`, or :class:`Closed` after the end of the ``async with``.
+    :class:`ProtocolMismatch`, :class:`CredentialsRefused`, or :class:`Closed` after the end of the ``async with``.
     """
 
-    def __init__(self, address: str, swarm: str, *, timeout: float = DEFAULT_TIMEOUT, sealed: bool = False) -> None:
+    def __init__(
+        self,
+        address: str,
+        swarm: str,
+        *,
+        keys: str | Path | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        sealed: bool = False,
+    ) -> None:
         host, port = split_address(address)
+        self._security = None if keys is None else Security(make_process(KeysFolder(Path(keys)).valid_node()[0]))
         self.address = join_address(host, port)
         self._host = host
         self._swarm = swarm
-        self._sealed = sealed
+        self._sealed = sealed or self._security is not None
         self._timeout = timeout
         self._open: Channels | None = None
 
     async def __aenter__(self) -> Self:
-        self._open = Channels(swarm=self._swarm)
+
+        self._open = Channels(swarm=self._swarm, security=self._security)
         return self
 
     async def __aexit__(
@@ -84,18 +103,28 @@ class Client:
             raise Closed("the client is not open: use it inside of `async with connect(...)`")
         return self._open
 
+    async def _explained(self, call: Awaitable[T]) -> T:
+        """The result of ``call``; if nobody answers for want of credentials, :class:`CredentialsRefused` says so."""
+        try:
+            return await call
+        except SwarmUnreachable:
+            diagnosis = await self._channels.diagnose(self.address, timeout=self._timeout)
+            if diagnosis is not None:
+                raise diagnosis from None
+            raise
+
     async def status(self) -> SwarmStatus:
         """What the peer knows and does now."""
-        return await self._channels.status(self.address, timeout=self._timeout)
+        return await self._explained(self._channels.status(self.address, timeout=self._timeout))
 
     async def members(self) -> tuple[MemberStatus, ...]:
         """Everyone in the peer's view, the dead and the gone included while they are remembered."""
-        return await self._channels.members(self.address, timeout=self._timeout)
+        return await self._explained(self._channels.members(self.address, timeout=self._timeout))
 
     async def submit(self, job: Job) -> None:
         """Give the swarm a job; :class:`JobMismatch` says why it does not take it."""
         document = JobDocument(job.to_json().encode(), job.digest)
-        reply = await self._channels.submit(self.address, document, timeout=self._timeout)
+        reply = await self._explained(self._channels.submit(self.address, document, timeout=self._timeout))
         if not reply.accepted:
             raise JobMismatch(f"the swarm does not take job {job.name}: {reply.reason}")
 
@@ -118,7 +147,7 @@ class Client:
         # Never started, so it listens nowhere: it only opens links.
         hub = LinkHub(None, host="127.0.0.1", swarm=self._swarm, sealed=self._sealed)
         try:
-            link = await self._open_link(hub, report.peer.id)
+            link = await self._open_link(hub, report.peer)
             await _fill(assembler, link, manifest)
         finally:
             await hub.close()
@@ -128,13 +157,14 @@ class Client:
             if name.startswith(("param.", "buffer."))
         }
 
-    async def _open_link(self, hub: LinkHub, remote: PeerId) -> Link:
+    async def _open_link(self, hub: LinkHub, remote: PeerInfo) -> Link:
         """A link to the peer's data port, which is on the host of its control plane."""
+        who = PeerInfo(remote.id, self.address)  # where it is reached from here
         share = hub.propose()
         ticket = await self._channels.open_link(
-            self.address, Purpose.FETCH, share=b"" if share is None else share.public, timeout=self._timeout
+            who, Purpose.FETCH, share=b"" if share is None else share.public, timeout=self._timeout
         )
-        return await hub.open(remote, self._host, ticket, Purpose.FETCH, share)
+        return await hub.open(remote.id, self._host, ticket, Purpose.FETCH, share)
 
 
 async def _fill(assembler: Assembler, link: Link, manifest: Manifest) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, SecretStr, TypeAdapter, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -37,7 +37,8 @@ Overrides = Annotated[dict[str, float], NoDecode]
 Knobs = TypeVar("Knobs", SwimConfig, PatienceConfig, AgreementConfig)
 
 _PREFIX = "LEPTON_"
-_PATHS = ("job", "state_dir", "metrics")
+_PATHS = ("job", "state_dir", "keys", "token_file", "metrics")
+_MAX_TOKEN_FILE = 64 * 1024
 
 
 class PeerOptions(TypedDict):
@@ -51,6 +52,8 @@ class PeerOptions(TypedDict):
     advertise: str | None
     data_port: int
     state_dir: Path | None
+    keys: Path | None
+    token: str | None
     share_memory: bool
     swim: SwimConfig
     patience: PatienceConfig
@@ -95,7 +98,23 @@ class PeerSettings(BaseSettings):
     state_dir: Path | None = Field(
         None,
         description="Folder in which the peer keeps its last known members, so that it finds the swarm again when all "
-        "--join are gone. A few KiB. Default: keep nothing.",
+        "--join are gone; and in its folder keys the machine's credentials, unless --keys names another. A few KiB. "
+        "Default: keep nothing.",
+    )
+    keys: Path | None = Field(
+        None,
+        description="Folder with this machine's credentials, made by `lepton-peer keys init` or filled when it joins "
+        "with a token. With credentials every connection is authenticated and encrypted, and any address may be "
+        "listened on. Default: the folder keys in --state-dir, if there is one.",
+    )
+    token: SecretStr | None = Field(
+        None,
+        description="Join token, as `lepton-peer keys invite` printed it, for a machine without credentials; it is not "
+        "needed again once there are some. On the command line all users of the machine can read it: prefer "
+        "LEPTON_TOKEN or --token-file. Default: none.",
+    )
+    token_file: Path | None = Field(
+        None, description="File that holds the join token, readable by its owner. Default: none."
     )
     advertise: str | None = Field(
         None,
@@ -224,11 +243,26 @@ class PeerSettings(BaseSettings):
             advertise=self.advertise,
             data_port=self.data_port,
             state_dir=self.state_dir,
+            keys=self.keys,
+            token=self.join_token(),
             share_memory=self.share_memory,
             swim=values.swim,
             patience=values.patience,
             agreement=values.agreement,
         )
+
+    def join_token(self) -> str | None:
+        """The token, from wherever it was given; :class:`ConfigError` if its file cannot be read."""
+        if self.token is not None:
+            return self.token.get_secret_value()
+        if self.token_file is None:
+            return None
+        try:
+            with self.token_file.open(encoding="ascii") as file:
+                return file.read(_MAX_TOKEN_FILE).strip()
+        except (OSError, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "is no text"
+            raise ConfigError(f"{self.token_file}: the join token cannot be read: {why}") from None
 
     def timings(self) -> Timings:
         """The preset's time-outs with the overrides; :class:`ConfigError` if these do not fit."""
@@ -365,6 +399,8 @@ def _place(key: str, given: Mapping[str, Any]) -> str:
 def _reason(error: Any) -> str:
     """pydantic's words, shorter, with the value and the nearest valid one."""
     kind, value = error["type"], error["input"]
+    if error["loc"][:1] == ("token",):
+        return "is no join token"  # and what it is may be a secret
     if kind == "extra_forbidden":
         return f"unknown option{_nearest(str(error['loc'][0]), _keys())}"
     if kind == "literal_error":

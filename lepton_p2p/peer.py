@@ -59,9 +59,11 @@ class Peer:
     ``lan`` on others, as on the command line.  swarm: id that all peers must name.
     insecure: allow a non-loopback address without credentials.  advertise: the address that others should call,
     if it is not ``listen``.  data_port: of the links (0: any free one).  state_dir: where the last known members are
-    kept, to find the swarm again.  share_memory: give tensors to peers on this machine through memory that both share,
-    not through sockets.  enters: whether it takes part in rounds at once.  A peer that joins with
-    ``enters=False`` does so from its first collective (or ``wait_for_members``) on, and nobody waits for it before.
+    kept, to find the swarm again, and this machine's credentials, in its folder ``keys``.  keys: the folder of the
+    credentials, if it is another one.  token: a join token, for a machine that has none yet.  share_memory: give
+    tensors to peers on this machine through memory that both share, not through sockets.  enters: whether it takes
+    part in rounds at once.  A peer that joins with ``enters=False`` does so from its first collective (or
+    ``wait_for_members``) on, and nobody waits for it before.
 
     ``trains=False`` (default): the peer takes part in the collectives that the program calls.  ``trains=True``: it
     trains a job with :meth:`run_job`; ``job`` (``job_file``: its Python file) says which, otherwise the swarm does.
@@ -78,6 +80,8 @@ class Peer:
         advertise: str | None = None,
         data_port: int = 0,
         state_dir: str | Path | None = None,
+        keys: str | Path | None = None,
+        token: str | None = None,
         share_memory: bool = True,
         enters: bool = True,
         trains: bool = False,
@@ -98,6 +102,8 @@ class Peer:
             advertise=advertise,
             data_port=data_port,
             state_dir=None if state_dir is None else Path(state_dir),
+            keys=None if keys is None else Path(keys),
+            token=token,
             share_memory=share_memory,
             swim=swim or usual.swim,
             patience=patience or usual.patience,

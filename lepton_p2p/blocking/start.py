@@ -31,6 +31,8 @@ def init_distributed(
     advertise: str | None = None,
     data_port: int | None = None,
     state_dir: str | Path | None = None,
+    keys: str | Path | None = None,
+    token: str | None = None,
 ) -> Swarm:
     """Start this process's peer and return its swarm; the peer leaves by itself when the program ends.
 
@@ -39,7 +41,8 @@ def init_distributed(
     ``LEPTON_PRESET`` ...), then from the file that ``LEPTON_CONFIG`` names, then from the defaults.
 
     A second call returns the same swarm until that is closed.  Raises :class:`ConfigError`, :class:`InsecureRefused`,
-    :class:`PortInUse`, :class:`AddressError`, :class:`WrongSwarm`, :class:`ProtocolMismatch`.
+    :class:`PortInUse`, :class:`AddressError`, :class:`WrongSwarm`, :class:`ProtocolMismatch`,
+    :class:`CredentialsRefused`.
     """
     global _thread, _current
     with _lock:
@@ -54,6 +57,8 @@ def init_distributed(
             advertise=advertise,
             data_port=data_port,
             state_dir=None if state_dir is None else Path(state_dir),
+            keys=None if keys is None else Path(keys),
+            token=token,
         )
         filter_library_logs(settings.log_level)
         if _thread is None or _thread.forked:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from lepton_p2p._version import __version__
 from lepton_p2p.cli.demo import demo
 from lepton_p2p.cli.export import export
 from lepton_p2p.cli.health import health
-from lepton_p2p.cli.keys import keys
+from lepton_p2p.cli.keys import keys as keys_app
 from lepton_p2p.cli.options import option
 from lepton_p2p.cli.simulate import simulate
 from lepton_p2p.cli.status import status
@@ -19,6 +20,7 @@ from lepton_p2p.cli.submit import submit
 from lepton_p2p.config import load_settings
 from lepton_p2p.errors import ConfigError
 
+log = structlog.get_logger(__name__)
 app = typer.Typer(
     name="lepton-peer",
     no_args_is_help=False,
@@ -45,6 +47,9 @@ def peer(
     swarm: Annotated[str | None, option("swarm", metavar="NAME")] = None,
     insecure: Annotated[bool | None, option("insecure", "--insecure/--no-insecure")] = None,
     state_dir: Annotated[Path | None, option("state_dir", metavar="FOLDER")] = None,
+    keys: Annotated[Path | None, option("keys", metavar="FOLDER")] = None,
+    token: Annotated[str | None, option("token", metavar="TOKEN")] = None,
+    token_file: Annotated[Path | None, option("token_file", metavar="FILE")] = None,
     advertise: Annotated[str | None, option("advertise", metavar="HOST:PORT")] = None,
     data_port: Annotated[int | None, option("data_port", metavar="PORT")] = None,
     share_memory: Annotated[bool | None, option("share_memory", "--share-memory/--no-share-memory")] = None,
@@ -69,7 +74,7 @@ def peer(
     if ctx.invoked_subcommand is not None:
         if given:
             name, command = next(iter(given)), ctx.invoked_subcommand
-            advice = f"write it after {command}" if name == "swarm" else f"leave it out with {command}"
+            advice = f"write it after {command}" if name in ("swarm", "keys") else f"leave it out with {command}"
             raise ConfigError(f"--{name.replace('_', '-')} is for running a peer: {advice}")
         return
     settings = load_settings(**given)
@@ -79,6 +84,8 @@ def peer(
     from lepton_p2p.logging import configure_logging
 
     configure_logging(settings.log_level, settings.log_format)
+    if token is not None:
+        log.warning("every user of this machine can read --token in the list of processes: use LEPTON_TOKEN or a file")
     run(serve(settings))
 
 
@@ -88,4 +95,4 @@ app.command()(export)
 app.command()(demo)
 app.command()(health)
 app.command()(simulate)
-app.add_typer(keys)
+app.add_typer(keys_app)

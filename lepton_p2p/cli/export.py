@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lepton_p2p.cli.options import ADDRESS, SWARM
+from lepton_p2p.cli.options import ADDRESS, KEYS, SWARM
 from lepton_p2p.cli.runner import run
 from lepton_p2p.client import connect
 from lepton_p2p.errors import ConfigError
@@ -22,16 +22,17 @@ def export(
     address: Annotated[str, ADDRESS],
     to: Annotated[Path, typer.Option("--to", help="The file to write, for example model.safetensors.")],
     swarm: Annotated[str, SWARM] = "lepton",
+    keys: Annotated[Path | None, KEYS] = None,
 ) -> None:
     """Fetch the parameters from HOST:PORT, check them against their digest, and save them."""
-    weights, metadata = run(_fetch(address, swarm))
+    weights, metadata = run(_fetch(address, swarm, keys))
     save(weights, to, metadata)
     size = sum(tensor.nbytes for tensor in weights.values())
     print(f"wrote {len(weights)} tensors, {size} bytes, to {to}")
 
 
-async def _fetch(address: str, swarm: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    async with connect(address, swarm=swarm) as client:
+async def _fetch(address: str, swarm: str, keys: Path | None) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    async with connect(address, swarm=swarm, keys=keys) as client:
         weights = await client.weights()
         status = await client.status()
     return weights, {"format": "pt", "job": status.job_name, "job_digest": status.job_digest, "swarm": status.swarm}

@@ -23,4 +23,11 @@ def option(name: str, *flags: str, **more: Any) -> Any:
 
 ADDRESS = typer.Argument(help="HOST:PORT of any peer of the swarm.", show_default=False)
 SWARM = typer.Option("--swarm", help="Name of the swarm.", envvar="LEPTON_SWARM", show_envvar=False)
+KEYS = typer.Option(
+    "--keys",
+    help="Folder with this machine's credentials, for a swarm that has some.",
+    envvar="LEPTON_KEYS",
+    show_envvar=False,
+    show_default=False,
+)
 JSON = typer.Option("--json", help="Print JSON for programs instead of text for people.")

@@ -52,8 +52,8 @@ class Bearer:
 
     @property
     def node(self) -> str:
-        """The id of the node that it belongs to."""
-        return self.id if self.role is Role.NODE else self.nodes[0]
+        """The id of the node that it belongs to; an invite belongs to itself."""
+        return self.nodes[0] if self.role is Role.PROCESS else self.id
 
     @property
     def may_issue(self) -> bool:

@@ -2,13 +2,15 @@
 
 ``authority.pem``: the swarm's authority.  ``node.key`` (0600), ``node.pem``: this machine's key, and its certificate
 with those above it.  ``authority.key`` (0600): only where the swarm was made; whoever has it can make anybody a member.
-``issued/``: certificates of the nodes that were certified here.  Keys are never overwritten.
+``issued/``: certificates of the nodes that were certified here.  ``revoked.jsonl``: what is revoked.
+
+Keys are never overwritten.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +38,7 @@ from lepton_p2p.credentials.keys import (
     write_public,
     write_secret,
 )
+from lepton_p2p.credentials.revocations import MAX_STATEMENTS
 from lepton_p2p.errors import ConfigError
 
 _FILES: Final = ("authority.key", "authority.pem", "node.key", "node.pem")
@@ -91,6 +94,19 @@ class KeysFolder:
         for file in sorted((self.path / "issued").glob("*.pem")):
             yield _load(file)[0]
 
+    def issued_ids(self) -> Iterator[str]:
+        """The same, by their ids alone."""
+        return (file.stem for file in (self.path / "issued").glob("*.pem"))
+
+    def revoked(self) -> tuple[bytes, ...]:
+        """Statements that were kept, one in a line; not verified yet."""
+        try:
+            return tuple((self.path / "revoked.jsonl").read_bytes().splitlines()[:MAX_STATEMENTS])
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise ConfigError(f"{self.path / 'revoked.jsonl'}: cannot be read: {error.strerror}") from None
+
     # -- writing -----------------------------------------------------------------------------------
 
     def init(self, swarm: str, name: str) -> Holder:
@@ -125,6 +141,10 @@ class KeysFolder:
         folder = self.path / "issued"
         folder.mkdir(mode=0o700, exist_ok=True)
         write_public(folder / f"{_key_id(certificate)}.pem", to_pem([certificate]))
+
+    def keep_revoked(self, statements: Iterable[bytes]) -> None:
+        """Keep all that is revoked, in place of what was kept before."""
+        write_public(self.path / "revoked.jsonl", b"".join(statement + b"\n" for statement in statements))
 
     def _create(self, file: str, data: bytes) -> None:
         try:

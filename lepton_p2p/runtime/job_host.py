@@ -217,7 +217,7 @@ class JobHost:
             if peer == self._node.me:
                 continue
             try:
-                reply = await self._node.channels.offer_job(peer.address, document)
+                reply = await self._node.channels.offer_job(peer, document)
             except LeptonError as error:
                 _log.info("a peer could not be offered the job; it will ask", peer=short(peer.id), why=str(error))
                 continue

@@ -14,7 +14,15 @@ import structlog
 from lepton_p2p.collectives.fetch import FetchServer
 from lepton_p2p.collectives.rounds import Rounds
 from lepton_p2p.driver import MachineDriver
-from lepton_p2p.errors import AddressError, JobMismatch, LeptonError, ProtocolMismatch, WrongSwarm
+from lepton_p2p.errors import (
+    AddressError,
+    CredentialsRefused,
+    JobMismatch,
+    LeptonError,
+    ProtocolMismatch,
+    SwarmUnreachable,
+    WrongSwarm,
+)
 from lepton_p2p.identity import PeerId, PeerInfo, short, split_address
 from lepton_p2p.membership import Died, Joined, Left, SeedAnswered, SeedSilent, Suspected, Swim, Trusted
 from lepton_p2p.membership.events import SwimEvent
@@ -24,7 +32,9 @@ from lepton_p2p.rounds.agreement import Agreement
 from lepton_p2p.rounds.agreement import Event as RoundEvent
 from lepton_p2p.rounds.messages import RoundMessage
 from lepton_p2p.runtime.address_book import AddressBook
+from lepton_p2p.runtime.admission import Applicant, obtain
 from lepton_p2p.runtime.events import EventHub
+from lepton_p2p.runtime.node_credentials import NodeCredentials
 from lepton_p2p.runtime.options import NodeOptions
 from lepton_p2p.tasks import OwnedTasks
 from lepton_p2p.transport.addresses import check_exposure, expand, resolve_advertised
@@ -58,23 +68,31 @@ class Node:
         self.on_declared_dead: list[Callable[[], None]] = []
         self.founded = False
         """Whether this peer founded an epoch: it starts from the initial state and needs nobody's."""
+        self.credentials: NodeCredentials | None = None
+        """What this peer shows and whom it believes; None in a swarm without credentials."""
         self._book = AddressBook(options.state_dir)
         self._met = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
         self._closed = False
 
     async def start(self, handlers: Callable[[Node], Handlers]) -> None:
-        """Bind, listen, and meet the swarm.
+        """Get credentials (if there are any to be had), bind, listen, and meet the swarm.
 
-        Raises :class:`InsecureRefused`, :class:`PortInUse`, :class:`AddressError`; and :class:`WrongSwarm`,
-        :class:`ProtocolMismatch` or :class:`AddressError` if that is what a seed answers to the first call.  Seeds
-        that do not answer are no error: they are tried for ever.
+        Raises :class:`InsecureRefused`, :class:`PortInUse`, :class:`AddressError`, :class:`CredentialsRefused`; and
+        :class:`WrongSwarm`, :class:`ProtocolMismatch` or :class:`AddressError` if that is what a seed answers to the
+        first call.  Seeds that do not answer are no error: they are tried for ever.
         """
         options = self.options
         host, _ = split_address(options.listen)
-        check_exposure(host, options.insecure)
         for seed in options.join:
             split_address(seed)
+        applicant = Applicant(
+            options.swarm, options.keys_folder, options.token, tuple(options.join), 2 * options.call_timeout
+        )
+        holder = await obtain(applicant, needed=options.keys is not None)
+        check_exposure(host, options.insecure or holder is not None)
+        if holder is not None:
+            self.credentials = NodeCredentials(holder, options.keys_folder)
         self.failed = asyncio.get_running_loop().create_future()
         self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
         try:
@@ -86,15 +104,17 @@ class Node:
     async def _start(self, host: str, handlers: Callable[[Node], Handlers]) -> None:
         options = self.options
         self._stack.push_async_callback(self.tasks.aclose)
-        server = ControlServer(options.listen, swarm=options.swarm)
+        security = self.credentials.security if self.credentials is not None else None
+        server = ControlServer(options.listen, swarm=options.swarm, security=security)
         bound = await server.bind()
         self._stack.push_async_callback(server.stop)
         address = await resolve_advertised(bound, seeds=options.join, advertise=options.advertise)
         try:
-            self.me = PeerInfo(PeerId(secrets.token_hex(16)), check_address(address))
+            me = self.credentials.id if self.credentials is not None else PeerId(secrets.token_hex(16))
+            self.me = PeerInfo(me, check_address(address))
         except ValueError as error:
             raise AddressError(f"the others could not call this peer: {error}; give another --advertise") from None
-        self.channels = Channels(swarm=options.swarm, me=self.me.id)
+        self.channels = Channels(swarm=options.swarm, me=self.me.id, security=security)
         self._stack.push_async_callback(self.channels.close)
         await self._greet_seeds()
         self.hub = LinkHub(
@@ -102,7 +122,7 @@ class Node:
             host=host,
             port=options.data_port,
             swarm=options.swarm,
-            sealed=options.sealed,
+            sealed=options.sealed or security is not None,
             heartbeat=options.patience.heartbeat,
             share_memory=options.share_memory,
         )
@@ -171,7 +191,7 @@ class Node:
         """Open a link to ``peer``."""
         share = self.hub.propose()
         ticket = await self.channels.open_link(
-            peer.address, purpose, share=b"" if share is None else share.public, timeout=self.options.call_timeout
+            peer, purpose, share=b"" if share is None else share.public, timeout=self.options.call_timeout
         )
         return await self.hub.open(peer.id, split_address(peer.address)[0], ticket, purpose, share)
 
@@ -219,8 +239,10 @@ class Node:
     async def _greet(self, seed: str) -> LeptonError | None:
         try:
             await self.channels.members(seed, timeout=self.options.call_timeout)
-        except (WrongSwarm, ProtocolMismatch, AddressError) as error:
+        except (WrongSwarm, ProtocolMismatch, AddressError, CredentialsRefused) as error:
             return error
+        except SwarmUnreachable:
+            return await self.channels.diagnose(seed, timeout=self.options.call_timeout)
         except LeptonError:
             return None
         return None
@@ -232,7 +254,7 @@ class Node:
         await self.channels.deliver_round(to, message, timeout=self.options.call_timeout)
 
     async def _describe(self, holder: PeerInfo, round: int) -> ResultInfo:
-        return await self.channels.result(holder.address, round, timeout=self.options.call_timeout)
+        return await self.channels.result(holder, round, timeout=self.options.call_timeout)
 
     # -- events ------------------------------------------------------------------------------------
 

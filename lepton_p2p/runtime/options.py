@@ -18,9 +18,11 @@ class NodeOptions:
 
     join: addresses of peers of the swarm, tried for ever; none: this peer may found a swarm.  swarm: the id that
     all peers and clients must name.  insecure: allow a non-loopback address although there are no credentials.
-    advertise: what others are told to call (default: derived).  state_dir: where the last known members are kept.
+    advertise: what others are told to call (default: derived).  state_dir: where the last known members are kept,
+    and in ``keys`` below it this machine's credentials, unless keys names another folder.  token: to get some (see
+    ``runtime.admission``).
     share_memory: give tensors to peers on this machine through memory that both share, not through sockets.
-    sealed: what goes over links is sealed; needs control channels that are mutually authenticated.
+    sealed: what goes over links is sealed also without credentials (for tests: the control plane must be trusted).
     """
 
     listen: str = "127.0.0.1:0"
@@ -30,6 +32,8 @@ class NodeOptions:
     advertise: str | None = None
     data_port: int = 0
     state_dir: Path | None = None
+    keys: Path | None = None
+    token: str | None = field(default=None, repr=False)
     share_memory: bool = True
     sealed: bool = False
     swim: SwimConfig = field(default_factory=SwimConfig.lan)
@@ -39,6 +43,13 @@ class NodeOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.data_port <= 65535:
             raise ConfigError(f"data_port is a TCP port, or 0 for any free one, not {self.data_port}")
+
+    @property
+    def keys_folder(self) -> Path | None:
+        """Where this machine's credentials are, or will be; None: nowhere, they last as long as the process."""
+        if self.keys is not None or self.state_dir is None:
+            return self.keys
+        return self.state_dir / "keys"
 
     @property
     def call_timeout(self) -> float:

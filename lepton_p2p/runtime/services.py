@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 from lepton_p2p._version import __version__
 from lepton_p2p.collectives.rounds import Rounds
+from lepton_p2p.credentials.bearer import Bearer
+from lepton_p2p.credentials.enrolment import Request
 from lepton_p2p.errors import ConfigError, JobError, JobMismatch, StateLost
 from lepton_p2p.identity import PeerId
 from lepton_p2p.membership.messages import Packet
 from lepton_p2p.rounds.messages import RoundMessage
 from lepton_p2p.runtime.job_host import JobHost
 from lepton_p2p.runtime.node import Node
+from lepton_p2p.runtime.node_credentials import NodeCredentials
 from lepton_p2p.runtime.state_fetch import SNAPSHOT
 from lepton_p2p.training.loop import Progress
 from lepton_p2p.transport.handlers import Handlers
@@ -29,6 +32,7 @@ from lepton_p2p.transport.values import (
     StatusReport,
     SwarmEvent,
 )
+from lepton_p2p.transport.wire_credentials import Enrolled
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,18 @@ class JobsService:
 
     async def offer(self, job: JobDocument) -> OfferReply:
         return await self.host.offer(job, from_client=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsService:
+    node: Node
+    credentials: NodeCredentials
+
+    async def enrol(self, request: Request, asker: Bearer) -> Enrolled:
+        return await self.credentials.enrol(request, asker, lambda: list(self.node.view()))
+
+    async def exchange(self, statements: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        return self.credentials.security.revocations.encoded()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,4 +191,5 @@ def services(node: Node, host: JobHost) -> Handlers:
         state=StateService(node, host),
         jobs=JobsService(host),
         swarm=SwarmService(node, host, time.monotonic()),
+        credentials=CredentialsService(node, node.credentials) if node.credentials is not None else None,
     )

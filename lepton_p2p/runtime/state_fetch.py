@@ -85,7 +85,7 @@ async def _describe(node: Node, asked: Sequence[PeerInfo], round: int) -> tuple[
 
 async def _manifest(node: Node, donor: PeerInfo, round: int) -> Manifest | LeptonError:
     try:
-        reply = await node.channels.manifest(donor.address, SNAPSHOT, round, timeout=4 * node.options.call_timeout)
+        reply = await node.channels.manifest(donor, SNAPSHOT, round, timeout=4 * node.options.call_timeout)
         return from_wire(reply)
     except LeptonError as error:
         _log.info("a member cannot give the state (yet)", peer=short(donor.id), why=str(error))

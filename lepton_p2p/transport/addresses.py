@@ -40,11 +40,15 @@ def is_wildcard(host: str) -> bool:
 
 
 def check_exposure(host: str, insecure: bool) -> None:
-    """Raise :class:`InsecureRefused` if strangers could reach a peer on ``host`` and ``insecure`` does not allow it."""
+    """Raise :class:`InsecureRefused` if strangers could reach a peer on ``host`` and nothing keeps or lets them in.
+
+    insecure: that is allowed, or the peer has credentials.
+    """
     if not insecure and not is_loopback(host):
         raise InsecureRefused(
-            f"listening on {host} lets anyone who reaches this machine into the swarm, and peers have no credentials "
-            "yet: pass --insecure if the network is private, or listen on 127.0.0.1"
+            f"listening on {host} lets anyone who reaches this machine into a swarm without credentials: make some "
+            "(lepton-peer keys init) or join with a token; or listen on 127.0.0.1; or pass --insecure if the network "
+            "is private"
         )
 
 

@@ -1,40 +1,33 @@
-"""The control plane's callers: one typed method for each call, over a pool of channels by address.
-
-Failure detection has a channel of its own to each peer.  Otherwise a probe would wait behind other calls (HTTP/2
-gives them one connection), and a busy peer would look dead.
-"""
+"""The control plane's callers: one typed method for each call, over a pool of channels by address."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import cached_property
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 import grpc
 
-from lepton_p2p.errors import AddressError, Closed, ProtocolMismatch
-from lepton_p2p.identity import PeerId, join_address, split_address
+from lepton_p2p.errors import Closed, CredentialsRefused, ProtocolMismatch
+from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.membership.messages import Packet
 from lepton_p2p.proto.lepton.v1 import (
+    credentials_pb2,
     jobs_pb2,
-    jobs_pb2_grpc,
     links_pb2,
-    links_pb2_grpc,
-    membership_pb2_grpc,
-    rounds_pb2_grpc,
     state_pb2,
-    state_pb2_grpc,
     swarm_pb2,
-    swarm_pb2_grpc,
 )
 from lepton_p2p.rounds.messages import RoundMessage
+from lepton_p2p.transport.diagnosis import diagnose
 from lepton_p2p.transport.faults import from_status
 from lepton_p2p.transport.links.link import Purpose
 from lepton_p2p.transport.links.tickets import Ticket
-from lepton_p2p.transport.metadata import Hello
-from lepton_p2p.transport.options import BULK_OPTIONS, PROBE_OPTIONS
+from lepton_p2p.transport.metadata import REVOKED_KEY, Hello, Metadata
+from lepton_p2p.transport.proof import NONCE_KEY, check_proof, new_nonce
+from lepton_p2p.transport.remote import Remote
+from lepton_p2p.transport.security import Security
 from lepton_p2p.transport.values import (
     JobDocument,
     Manifest,
@@ -44,7 +37,12 @@ from lepton_p2p.transport.values import (
     StatusReport,
     SwarmEvent,
 )
-from lepton_p2p.transport.wire_common import check_address
+from lepton_p2p.transport.wire_credentials import (
+    Enrolled,
+    enrolled_from_wire,
+    revocations_from_wire,
+    revocations_to_wire,
+)
 from lepton_p2p.transport.wire_membership import packet_to_wire
 from lepton_p2p.transport.wire_rounds import round_message_to_wire
 from lepton_p2p.transport.wire_state import (
@@ -63,83 +61,63 @@ DEFAULT_TIMEOUT: Final = 5.0
 WEIGHTS_TIMEOUT: Final = 60.0
 """Seconds for a call that is answered at the next step boundary."""
 
+Where = str | PeerInfo
+"""An address, whoever answers there; or the one peer that shall."""
 Request = TypeVar("Request", contravariant=True)
 Reply = TypeVar("Reply")
 ReplyOut = TypeVar("ReplyOut", covariant=True)
 Value = TypeVar("Value")
 
 
+class Answer(Awaitable[ReplyOut], Protocol[ReplyOut]):
+    """What such a method returns."""
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata: ...
+
+
 class _Call(Protocol[Request, ReplyOut]):
     """What the stubs' unary methods have in common."""
 
     def __call__(
-        self, request: Request, /, *, timeout: float, metadata: tuple[tuple[str, str], ...], wait_for_ready: bool
-    ) -> Awaitable[ReplyOut]: ...
-
-
-class _Remote:
-    """The two channels to one address and the stubs on them, made when they are first used."""
-
-    def __init__(self, address: str) -> None:
-        try:
-            host, port = split_address(check_address(address))
-        except ValueError as error:
-            raise AddressError(str(error)) from None
-        # The scheme is spelt out: without it a host named like one ("unix") would change what is dialled.
-        self._target = f"dns:///{join_address(host, port)}"
-        self._open: list[grpc.aio.Channel] = []
-
-    def _channel(self, options: Sequence[tuple[str, Any]]) -> grpc.aio.Channel:
-        channel = grpc.aio.insecure_channel(self._target, options=options, compression=grpc.Compression.NoCompression)
-        self._open.append(channel)
-        return channel
-
-    @cached_property
-    def _bulk(self) -> grpc.aio.Channel:
-        return self._channel(BULK_OPTIONS)
-
-    @cached_property
-    def membership(self) -> membership_pb2_grpc.MembershipAsyncStub:
-        return membership_pb2_grpc.MembershipStub(self._channel(PROBE_OPTIONS))
-
-    @cached_property
-    def rounds(self) -> rounds_pb2_grpc.RoundsAsyncStub:
-        return rounds_pb2_grpc.RoundsStub(self._bulk)
-
-    @cached_property
-    def links(self) -> links_pb2_grpc.LinksAsyncStub:
-        return links_pb2_grpc.LinksStub(self._bulk)
-
-    @cached_property
-    def state(self) -> state_pb2_grpc.StateAsyncStub:
-        return state_pb2_grpc.StateStub(self._bulk)
-
-    @cached_property
-    def jobs(self) -> jobs_pb2_grpc.JobsAsyncStub:
-        return jobs_pb2_grpc.JobsStub(self._bulk)
-
-    @cached_property
-    def swarm(self) -> swarm_pb2_grpc.SwarmAsyncStub:
-        return swarm_pb2_grpc.SwarmStub(self._bulk)
-
-    async def close(self) -> None:
-        await asyncio.gather(*(channel.close(None) for channel in self._open))
+        self,
+        request: Request,
+        /,
+        *,
+        timeout: float,
+        metadata: tuple[tuple[str, str | bytes], ...],
+        wait_for_ready: bool,
+    ) -> Answer[ReplyOut]: ...
 
 
 class Channels:
     """Calls to other peers in the name of ``me`` (None: a client that is not a member) and of ``swarm``.
 
-    ``to`` is ``host:port``, timeouts are in seconds.  Every method raises :class:`SwarmUnreachable` (refused, gone,
-    no answer in time), :class:`AddressError` (does not parse or resolve), :class:`WrongSwarm`,
+    security: what is shown in TLS; without it calls are made in clear text.  on_revoked is called with an address and
+    the digest of what the peer there knows to be revoked, after every answer.
+
+    ``to`` is ``host:port``, or the peer that is meant (a :class:`PeerInfo`), which then has to prove that it answers.
+    Timeouts are in seconds.  Every method raises :class:`SwarmUnreachable` (refused, gone, no answer in time, another
+    peer's answer), :class:`AddressError` (does not parse or resolve), :class:`WrongSwarm`,
     :class:`ProtocolMismatch` (also for answers that are malformed), :class:`Closed`, or whatever
     :class:`LeptonError` the peer's handler raised.  Nothing is retried, and an unreachable peer fails at once.
     """
 
-    def __init__(self, *, swarm: str, me: PeerId | None = None, hello: Hello | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        swarm: str,
+        me: PeerId | None = None,
+        hello: Hello | None = None,
+        security: Security | None = None,
+        on_revoked: Callable[[str, str], None] | None = None,
+    ) -> None:
         self._hello = hello or Hello(swarm)
+        self._security = security
+        self._tls = security.for_channel() if security is not None else None
+        self._on_revoked = on_revoked
         self._me = me
-        self._metadata = self._hello.to_metadata()
-        self._remotes: dict[str, _Remote] = {}
+        self._metadata: tuple[tuple[str, str | bytes], ...] = self._hello.to_metadata()
+        self._remotes: dict[str, Remote] = {}
         self._closed = False
 
     async def deliver_packet(self, to: str, packet: Packet, timeout: float) -> None:
@@ -151,30 +129,46 @@ class Channels:
         await self._call(to, self._remote(to).rounds.Deliver, round_message_to_wire(message), timeout, _nothing)
 
     async def open_link(
-        self, to: str, purpose: Purpose, *, share: bytes = b"", timeout: float = DEFAULT_TIMEOUT
+        self, to: Where, purpose: Purpose, *, share: bytes = b"", timeout: float = DEFAULT_TIMEOUT
     ) -> Ticket:
         """A ticket for one link to the data plane of the peer at ``to``; ``share``: see ``LinkHub.propose``."""
         request = links_pb2.OpenRequest(peer=self._me or "", purpose=purpose_to_wire(purpose), share=share)
         return await self._call(to, self._remote(to).links.Open, request, timeout, ticket_from_wire)
 
-    async def manifest(self, to: str, kind: str, round: int, timeout: float = DEFAULT_TIMEOUT) -> Manifest:
+    async def manifest(self, to: Where, kind: str, round: int, timeout: float = DEFAULT_TIMEOUT) -> Manifest:
         """What state ``kind`` after ``round`` the peer keeps; :class:`StateLost` if none."""
         request = state_pb2.ManifestRequest(kind=kind, round=round)
         return await self._call(to, self._remote(to).state.Manifest, request, timeout, manifest_from_wire)
 
-    async def result(self, to: str, round: int, timeout: float = DEFAULT_TIMEOUT) -> ResultInfo:
+    async def result(self, to: Where, round: int, timeout: float = DEFAULT_TIMEOUT) -> ResultInfo:
         """The result of ``round`` as the peer keeps it; :class:`StateLost` if it does not."""
         request = state_pb2.ResultRequest(round=round)
         return await self._call(to, self._remote(to).state.Result, request, timeout, result_from_wire)
 
-    async def get_job(self, to: str, digest: str = "", timeout: float = DEFAULT_TIMEOUT) -> JobDocument:
+    async def get_job(self, to: Where, digest: str = "", timeout: float = DEFAULT_TIMEOUT) -> JobDocument:
         """The job that the peer trains; with ``digest`` (64 hex digits) only that one will do."""
         request = jobs_pb2.GetJobRequest(digest=digest)
         return await self._call(to, self._remote(to).jobs.Get, request, timeout, job_from_wire)
 
-    async def offer_job(self, to: str, job: JobDocument, timeout: float = DEFAULT_TIMEOUT) -> OfferReply:
+    async def offer_job(self, to: Where, job: JobDocument, timeout: float = DEFAULT_TIMEOUT) -> OfferReply:
         """Propose ``job`` as one peer to another; ``ValueError`` if it is larger than 1 MiB."""
         return await self._call(to, self._remote(to).jobs.Offer, job_to_wire(job), timeout, offer_reply_from_wire)
+
+    async def enrol(self, to: str, request: bytes, timeout: float = DEFAULT_TIMEOUT) -> Enrolled:
+        """Ask the peer to certify the key of ``request`` (see ``credentials.enrolment``)."""
+        stub, message = self._remote(to).credentials, credentials_pb2.EnrolRequest(request=request)
+        return await self._call(to, stub.Enrol, message, timeout, enrolled_from_wire)
+
+    async def exchange_revocations(
+        self, to: str, statements: Sequence[bytes], timeout: float = DEFAULT_TIMEOUT
+    ) -> tuple[bytes, ...]:
+        """Give the peer ``statements`` and get all that it knows; they are not verified."""
+        stub, message = self._remote(to).credentials, revocations_to_wire(statements)
+        return await self._call(to, stub.Exchange, message, timeout, revocations_from_wire)
+
+    async def diagnose(self, to: str, timeout: float = DEFAULT_TIMEOUT) -> CredentialsRefused | None:
+        """Whether it is for credentials that nobody answers at ``to``; None if not."""
+        return await diagnose(to, self._security.holder if self._security is not None else None, timeout)
 
     async def status(self, to: str, timeout: float = DEFAULT_TIMEOUT) -> StatusReport:
         """What the peer knows and does now."""
@@ -237,24 +231,32 @@ class Channels:
     ) -> None:
         await self.close()
 
-    def _remote(self, address: str) -> _Remote:
+    def _remote(self, to: Where) -> Remote:
+        address = to if isinstance(to, str) else to.address
         if self._closed:
             raise Closed("the channels to the swarm are closed")
         remote = self._remotes.get(address)
         if remote is None:
-            remote = self._remotes[address] = _Remote(address)
+            remote = self._remotes[address] = Remote(address, self._tls)
         return remote
 
     async def _call(
         self,
-        to: str,
+        where: Where,
         method: _Call[Request, Reply],
         request: Request,
         timeout: float,
         convert: Callable[[Reply], Value],
     ) -> Value:
+        to = where if isinstance(where, str) else where.address
+        nonce, metadata = new_nonce(), self._metadata
+        if self._security is not None and not isinstance(where, str):
+            metadata = (*metadata, (NONCE_KEY, nonce))
         try:
-            reply = await method(request, timeout=timeout, metadata=self._metadata, wait_for_ready=False)
+            call = method(request, timeout=timeout, metadata=metadata, wait_for_ready=False)
+            reply = await call
+            if self._security is not None:
+                self._look_at(tuple(await call.trailing_metadata()), where, nonce, self._security)
         except grpc.aio.AioRpcError as error:
             raise from_status(error, to=to, timeout=timeout, mine=self._hello) from None
         except grpc.aio.UsageError:
@@ -263,6 +265,14 @@ class Channels:
             self._check_own_cancellation(to)
             raise
         return _understood(to, convert, reply)
+
+    def _look_at(self, answered: Metadata, where: Where, nonce: bytes, security: Security) -> None:
+        """What an answer says beside itself: who gave it, and what is revoked."""
+        if not isinstance(where, str):
+            check_proof(answered, nonce, security.holder.id, where.id, where.address)
+        digest = dict(answered).get(REVOKED_KEY)
+        if self._on_revoked is not None and isinstance(digest, str):
+            self._on_revoked(where if isinstance(where, str) else where.address, digest)
 
     def _check_own_cancellation(self, to: str) -> None:
         """grpc ends calls on a channel that is closed under them with CancelledError; nobody cancelled the task."""

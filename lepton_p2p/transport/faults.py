@@ -34,6 +34,10 @@ else:  # at run time grpc's classes take no parameters
 _CLASSES: Final = {
     name: found for name, found in vars(errors).items() if isinstance(found, type) and issubclass(found, LeptonError)
 }
+_CODES: Final = (
+    (Closed, grpc.StatusCode.UNAVAILABLE),
+    (errors.CredentialsRefused, grpc.StatusCode.PERMISSION_DENIED),
+)
 _LAST_ERROR = re.compile(r"last error: (?:[A-Z_]+: )?(?P<why>.*)", re.DOTALL)
 _UNRESOLVED = re.compile(r"resolution failed|errors resolving|lookup (failed|error)", re.IGNORECASE)
 _REFUSED = re.compile(r"connection refused", re.IGNORECASE)
@@ -41,6 +45,10 @@ _REFUSED = re.compile(r"connection refused", re.IGNORECASE)
 
 class Malformed(ValueError):
     """A request that ``wire_*`` refused."""
+
+
+class Busy(Exception):
+    """Too much of something at a time; the caller may come back later."""
 
 
 @asynccontextmanager
@@ -53,6 +61,8 @@ async def answering(context: Context, method: str) -> AsyncIterator[None]:
     except Malformed as error:
         _log.debug("refused a malformed request", method=method, caller=context.peer(), reason=str(error))
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, clip(str(error), MAX_DETAILS))
+    except Busy as error:
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, clip(str(error), MAX_DETAILS))
     except grpc.aio.AbortError:
         raise
     except Exception as error:
@@ -65,7 +75,7 @@ async def answering(context: Context, method: str) -> AsyncIterator[None]:
 async def abort_with(context: Context, error: LeptonError, *more: tuple[str, str]) -> NoReturn:
     """End the call with ``error``: its class and ``more`` in the trailing metadata."""
     name = next(cls.__name__ for cls in type(error).__mro__ if cls.__name__ in _CLASSES)
-    code = grpc.StatusCode.UNAVAILABLE if isinstance(error, Closed) else grpc.StatusCode.FAILED_PRECONDITION
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.FAILED_PRECONDITION)
     await context.abort(code, clip(str(error), MAX_DETAILS), ((ERROR_KEY, name), *more))
     raise AssertionError("abort returned")  # pragma: no cover - grpc always raises
 

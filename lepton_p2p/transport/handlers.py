@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from lepton_p2p.credentials.bearer import Bearer
+from lepton_p2p.credentials.enrolment import Request
 from lepton_p2p.identity import PeerId
 from lepton_p2p.membership.messages import Packet
 from lepton_p2p.rounds.messages import RoundMessage
@@ -24,6 +26,7 @@ from lepton_p2p.transport.values import (
     StatusReport,
     SwarmEvent,
 )
+from lepton_p2p.transport.wire_credentials import Enrolled
 
 
 class MembershipHandler(Protocol):
@@ -77,6 +80,14 @@ class SwarmHandler(Protocol):
         """Describe the current parameters; the bytes are then served over FETCH links."""
 
 
+class CredentialsHandler(Protocol):
+    async def enrol(self, request: Request, asker: Bearer) -> Enrolled:
+        """Certify the key of ``request``, or say who can; ``CredentialsRefused`` if ``asker`` has no right to it."""
+
+    async def exchange(self, statements: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """Take revocations (not verified yet), and give all that are known here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Handlers:
     """What a server offers; a service without a handler is not offered (UNIMPLEMENTED)."""
@@ -87,3 +98,4 @@ class Handlers:
     state: StateHandler | None = None
     jobs: JobsHandler | None = None
     swarm: SwarmHandler | None = None
+    credentials: CredentialsHandler | None = None

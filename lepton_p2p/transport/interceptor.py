@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import structlog
 
-from lepton_p2p.errors import LeptonError, WrongSwarm
+from lepton_p2p.errors import CredentialsRefused, LeptonError, WrongSwarm
 from lepton_p2p.transport.faults import Context, abort_with
-from lepton_p2p.transport.forgiving import forgiving
-from lepton_p2p.transport.metadata import Hello, mismatch
+from lepton_p2p.transport.forgiving import Admission, anybody, forgiving
+from lepton_p2p.transport.guard import Guard
+from lepton_p2p.transport.metadata import REVOKED_KEY, Hello, mismatch
+from lepton_p2p.transport.proof import prove
+from lepton_p2p.transport.security import Security
 
 _log = structlog.get_logger(__name__)
 
@@ -30,11 +35,14 @@ class Door(Interceptor):
     """Lets calls in whose metadata fit ``mine``; health and reflection are open to all.
 
     A refusal is FAILED_PRECONDITION with the class in ``lepton-error`` and this side's own metadata beside it, so
-    that the caller can name both sides' values.  Each different reason is logged once.
+    that the caller can name both sides' values.  Each different reason is logged once.  With ``security`` every call,
+    those included, is judged by its certificate.
     """
 
-    def __init__(self, mine: Hello) -> None:
+    def __init__(self, mine: Hello, security: Security | None = None) -> None:
         self._mine = mine
+        self._security = security
+        self._guard = Guard(security, time.monotonic) if security is not None else None
         self._said: set[str] = set()
 
     async def intercept_service(
@@ -46,9 +54,29 @@ class Door(Interceptor):
         if handler is None:
             return handler
         if handler_call_details.method.startswith(EXEMPT):
-            return forgiving(handler)
+            return forgiving(handler, self._admission(handler_call_details))
         error = self._judge(handler_call_details)
-        return forgiving(handler) if error is None else self._refusal(handler, error)
+        if error is not None:
+            return self._refusal(handler, error)
+        return forgiving(handler, self._admission(handler_call_details))
+
+    def _admission(self, details: grpc.HandlerCallDetails) -> Admission:
+        security, guard = self._security, self._guard
+        if security is None or guard is None:
+            return anybody
+
+        @contextmanager
+        def admission(context: Context) -> Iterator[None]:
+            try:
+                with guard.admitted(context, details.method) as bearer:
+                    proof = prove(security.holder, bearer.id, details.invocation_metadata or ())
+                    context.set_trailing_metadata((*proof, (REVOKED_KEY, security.revocations.digest)))
+                    yield
+            except CredentialsRefused as error:
+                self._say(f"{context.peer()}: {error}", details.method)
+                raise
+
+        return admission
 
     def _judge(self, details: grpc.HandlerCallDetails) -> LeptonError | None:
         try:
@@ -57,10 +85,14 @@ class Door(Interceptor):
             found: LeptonError | None = WrongSwarm(f"this peer belongs to swarm {self._mine.swarm!r}: {error}")
         else:
             found = mismatch(self._mine, caller, "this peer")
-        if found is not None and str(found) not in self._said and len(self._said) < _MAX_NAMED:
-            self._said.add(str(found))
-            _log.warning("refused a call", reason=str(found), method=details.method)
+        if found is not None:
+            self._say(str(found), details.method)
         return found
+
+    def _say(self, reason: str, method: str) -> None:
+        if reason not in self._said and len(self._said) < _MAX_NAMED:
+            self._said.add(reason)
+            _log.warning("refused a call", reason=reason, method=method)
 
     def _refusal(self, handler: Handler, error: LeptonError) -> Handler:
         async def refuse(_: object, context: Context) -> None:

@@ -19,6 +19,8 @@ MIN_PROTOCOL: Final = 1
 SWARM_KEY: Final = "lepton-swarm"
 PROTOCOL_KEY: Final = "lepton-protocol"
 OLDEST_KEY: Final = "lepton-protocol-min"
+REVOKED_KEY: Final = "lepton-revoked"
+"""In answers of a swarm with credentials: the digest of what is revoked, as far as the answering peer knows."""
 MAX_SWARM: Final = 256
 """Characters of a swarm id."""
 

@@ -18,23 +18,29 @@ from lepton_p2p.transport.handlers import Handlers
 from lepton_p2p.transport.interceptor import Door
 from lepton_p2p.transport.metadata import Hello
 from lepton_p2p.transport.options import MAX_CONCURRENT_CALLS, SERVER_OPTIONS
+from lepton_p2p.transport.security import Security
 from lepton_p2p.transport.servicers import add_services
 
 
 class ControlServer:
     """A server on ``listen`` (``host:port``; port 0: any free one) for the peers and clients of ``swarm``.
 
+    security: what it shows, and whom it lets in; None: everybody, in clear text.
+
     Three steps, because a peer's handlers need to know its address: :meth:`bind`, :meth:`start`, :meth:`stop`.
     As an async context manager it stops at the end.
     """
 
-    def __init__(self, listen: str, *, swarm: str, hello: Hello | None = None) -> None:
+    def __init__(
+        self, listen: str, *, swarm: str, hello: Hello | None = None, security: Security | None = None
+    ) -> None:
         self._listen = listen
         self._host, self._port = split_address(listen)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined, unused-ignore]
         self._offered: tuple[str, ...] = ()
         self._server: grpc.aio.Server | None = None
         self._hello = hello or Hello(swarm)
+        self._security = security
 
     @property
     def address(self) -> str:
@@ -49,13 +55,17 @@ class ControlServer:
         numeric = await self._resolve()
         self._probe(numeric)
         self._server = grpc.aio.server(
-            interceptors=(Door(self._hello),),
+            interceptors=(Door(self._hello, self._security),),
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
             compression=grpc.Compression.NoCompression,
         )
         try:
-            port = self._server.add_insecure_port(join_address(numeric[1], self._port))
+            where = join_address(numeric[1], self._port)
+            if self._security is None:
+                port = self._server.add_insecure_port(where)
+            else:
+                port = self._server.add_secure_port(where, self._security.for_server())
         except RuntimeError:
             port = 0
         if port == 0:

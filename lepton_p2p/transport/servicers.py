@@ -7,9 +7,13 @@ from typing import TypeVar
 
 import grpc
 
+from lepton_p2p.credentials.enrolment import read_request
+from lepton_p2p.errors import CredentialsRefused
 from lepton_p2p.identity import peer_id
 from lepton_p2p.proto.lepton.v1 import (
     common_pb2,
+    credentials_pb2,
+    credentials_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
     links_pb2,
@@ -23,8 +27,11 @@ from lepton_p2p.proto.lepton.v1 import (
     swarm_pb2,
     swarm_pb2_grpc,
 )
+from lepton_p2p.rounds.messages import Promise
 from lepton_p2p.transport.faults import Context, Malformed, answering
+from lepton_p2p.transport.guard import caller, check_claim
 from lepton_p2p.transport.handlers import (
+    CredentialsHandler,
     Handlers,
     JobsHandler,
     LinksHandler,
@@ -35,6 +42,7 @@ from lepton_p2p.transport.handlers import (
 )
 from lepton_p2p.transport.links.link import Purpose
 from lepton_p2p.transport.wire_common import check_counter
+from lepton_p2p.transport.wire_credentials import enrolled_to_wire, revocations_from_wire, revocations_to_wire
 from lepton_p2p.transport.wire_membership import packet_from_wire
 from lepton_p2p.transport.wire_rounds import round_message_from_wire
 from lepton_p2p.transport.wire_state import (
@@ -69,7 +77,9 @@ class Membership(membership_pb2_grpc.MembershipServicer):
 
     async def Deliver(self, request: membership_pb2.Packet, context: Context) -> common_pb2.Delivered:
         async with answering(context, "Membership.Deliver"):
-            await self._handler.deliver(read(packet_from_wire, request))
+            packet = read(packet_from_wire, request)
+            check_claim(packet.sender.id)
+            await self._handler.deliver(packet)
         return common_pb2.Delivered()
 
 
@@ -79,7 +89,11 @@ class Rounds(rounds_pb2_grpc.RoundsServicer):
 
     async def Deliver(self, request: rounds_pb2.RoundMessage, context: Context) -> common_pb2.Delivered:
         async with answering(context, "Rounds.Deliver"):
-            await self._handler.deliver(read(round_message_from_wire, request))
+            message = read(round_message_from_wire, request)
+            check_claim(message.sender.id)
+            if isinstance(message, Promise):
+                check_claim(message.report.peer)
+            await self._handler.deliver(message)
         return common_pb2.Delivered()
 
 
@@ -93,6 +107,8 @@ class Links(links_pb2_grpc.LinksServicer):
             remote = read(peer_id, request.peer) if request.peer else None
             if remote is None and purpose is not Purpose.FETCH:
                 raise Malformed("a client without a peer id may open FETCH links only")
+            if remote is not None:
+                check_claim(remote)
             return ticket_to_wire(await self._handler.open(remote, purpose, read(share_from_wire, request.share)))
 
 
@@ -156,6 +172,23 @@ class Swarm(swarm_pb2_grpc.SwarmServicer):
             return manifest_to_wire(await self._handler.weights())
 
 
+class Credentials(credentials_pb2_grpc.CredentialsServicer):
+    def __init__(self, handler: CredentialsHandler) -> None:
+        self._handler = handler
+
+    async def Enrol(self, request: credentials_pb2.EnrolRequest, context: Context) -> credentials_pb2.EnrolReply:
+        async with answering(context, "Credentials.Enrol"):
+            asker = caller()
+            if asker is None:
+                raise CredentialsRefused("this swarm has no credentials: join without a token")
+            return enrolled_to_wire(await self._handler.enrol(read(read_request, request.request), asker))
+
+    async def Exchange(self, request: credentials_pb2.Revocations, context: Context) -> credentials_pb2.Revocations:
+        async with answering(context, "Credentials.Exchange"):
+            statements = await self._handler.exchange(read(revocations_from_wire, request))
+            return revocations_to_wire(statements)
+
+
 def add_services(handlers: Handlers, server: grpc.aio.Server) -> tuple[str, ...]:
     """Register a service for each handler; returns the full names, for reflection and health."""
     offered: list[str] = []
@@ -181,6 +214,9 @@ def add_services(handlers: Handlers, server: grpc.aio.Server) -> tuple[str, ...]
     if handlers.swarm is not None:
         swarm_pb2_grpc.add_SwarmServicer_to_server(Swarm(handlers.swarm), server)
         offer("Swarm")
+    if handlers.credentials is not None:
+        credentials_pb2_grpc.add_CredentialsServicer_to_server(Credentials(handlers.credentials), server)
+        offer("Credentials")
     return tuple(offered)
 
 

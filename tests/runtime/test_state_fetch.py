@@ -68,8 +68,8 @@ class FakeNode:
         self.rounds = SimpleNamespace(epoch=Epoch(3, Ballot(1, ME.id), members), completed=ROUND + 1)
         self.channels = SimpleNamespace(manifest=self.manifest)
 
-    async def manifest(self, address: str, kind: str, round: int, timeout: float) -> values.Manifest:
-        donor = next(donor for donor in self.donors.values() if donor.info.address == address)
+    async def manifest(self, to: PeerInfo, kind: str, round: int, timeout: float) -> values.Manifest:
+        donor = self.donors[to.id]
         if donor.describe is None:
             raise StateLost("not kept here")
         return donor.describe()

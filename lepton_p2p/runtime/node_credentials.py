@@ -1,0 +1,60 @@
+"""The credentials of a running peer: what it shows, whom it certifies, what it knows to be revoked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from lepton_p2p.credentials.bearer import Bearer
+from lepton_p2p.credentials.certificates import Holder, make_process
+from lepton_p2p.credentials.enrolment import Request, grant
+from lepton_p2p.credentials.folder import KeysFolder
+from lepton_p2p.credentials.keys import id_of
+from lepton_p2p.credentials.revocations import Revocations
+from lepton_p2p.errors import CredentialsRefused
+from lepton_p2p.identity import PeerId, PeerInfo, short
+from lepton_p2p.transport.faults import Busy
+from lepton_p2p.transport.limits import TokenBucket
+from lepton_p2p.transport.security import Security
+from lepton_p2p.transport.wire_credentials import MAX_ISSUERS, Enrolled
+
+_log = structlog.get_logger(__name__)
+
+ENROLMENTS: Final = 20
+"""Machines that a peer certifies at once; after that one in a second."""
+MAX_ISSUED: Final = 10_000
+"""Nodes that a peer remembers to have certified; beyond it certifies no more, lest an invitation fill the disk."""
+
+
+class NodeCredentials:
+    """The node ``holder`` and a fresh process under it.  folder: where the node's credentials are kept, if anywhere."""
+
+    def __init__(self, holder: Holder, folder: Path | None) -> None:
+        self.node = holder
+        self._folder = KeysFolder(folder) if folder is not None else None
+        revoked = self._folder.revoked() if self._folder is not None else ()
+        self.security = Security(make_process(holder), Revocations(holder.authority, revoked))
+        self.id = PeerId(self.security.holder.id)
+        self._bucket = TokenBucket(ENROLMENTS, 1.0)
+        self._issued = set(self._folder.issued_ids()) if self._folder is not None else set[str]()
+
+    async def enrol(self, request: Request, asker: Bearer, members: Callable[[], list[PeerInfo]]) -> Enrolled:
+        """Certify a machine if this node may, else name those of ``members`` that may."""
+        if self.node.depth < 1:
+            issuers = self.security.issuers()
+            return Enrolled((), tuple(peer.address for peer in members() if peer.id in issuers)[:MAX_ISSUERS])
+        if not self._bucket.take(asyncio.get_running_loop().time()):
+            raise Busy("too many machines want to be certified at a time")
+        node = id_of(request.key)
+        if len(self._issued) >= MAX_ISSUED and node not in self._issued:
+            raise CredentialsRefused(f"this peer has certified {MAX_ISSUED} nodes and certifies no more")
+        chain = grant(self.node, asker, request)
+        if self._folder is not None:
+            await asyncio.to_thread(self._folder.record, chain[0])
+        self._issued.add(node)
+        _log.info("certified a machine", node=short(node), name=request.name, invite=short(asker.id))
+        return Enrolled(chain)

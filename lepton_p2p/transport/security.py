@@ -1,0 +1,71 @@
+"""What a process shows in TLS, and whom it believes: mutual TLS 1.3 under the swarm's own authority."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+import grpc
+from cryptography import x509
+
+from lepton_p2p.credentials.bearer import Bearer, read_bearer, to_pem
+from lepton_p2p.credentials.certificates import SERVER_NAME, Holder, now
+from lepton_p2p.credentials.keys import private_pem
+from lepton_p2p.credentials.revocations import Revocations
+from lepton_p2p.errors import CredentialsRefused, Revoked
+from lepton_p2p.identity import short
+
+CHANNEL_OPTIONS: Final = (("grpc.ssl_target_name_override", SERVER_NAME),)
+"""Certificates name no hosts: peers are known by their keys, wherever they are."""
+_REMEMBERED: Final = 4096
+_NO_CERTIFICATE: Final = "a call without a certificate"
+
+
+class Security:
+    """The credentials ``holder`` of this process (or an invite), and what is revoked in its swarm."""
+
+    def __init__(self, holder: Holder, revocations: Revocations | None = None) -> None:
+        self.holder = holder
+        self.revocations = revocations if revocations is not None else Revocations(holder.authority)
+        self._known: dict[tuple[bytes, bytes], Bearer] = {}
+
+    def for_server(self) -> grpc.ServerCredentials:
+        """Who has no certificate of this swarm does not get past the handshake."""
+        pair = (private_pem(self.holder.key), to_pem(self.holder.chain))
+        return grpc.ssl_server_credentials(
+            [pair], root_certificates=to_pem([self.holder.authority]), require_client_auth=True
+        )
+
+    def for_channel(self) -> grpc.ChannelCredentials:
+        key, chain = private_pem(self.holder.key), to_pem(self.holder.chain)
+        return grpc.ssl_channel_credentials(to_pem([self.holder.authority]), key, chain)
+
+    def issuers(self) -> frozenset[str]:
+        """Ids of processes that have called here and whose node may certify others."""
+        return frozenset(bearer.id for bearer in self._known.values() if bearer.may_issue)
+
+    def judge(self, certificate: bytes, above: bytes, at: datetime | None = None) -> Bearer:
+        """Whose call it is that came with ``certificate`` and those ``above`` it (PEM, as TLS got them).
+
+        TLS has verified them when the connection was made.  It is done again, because a certificate expires and is
+        revoked while connections live on, and because only the verified path, not the list that was sent, says which
+        nodes stand above.  Raises :class:`CredentialsRefused` and :class:`Revoked`.
+        """
+        at = at or now()
+        bearer = self._known.get((certificate, above))
+        if bearer is None or at >= bearer.expires:
+            bearer = read_bearer(_parsed(certificate, above), self.holder.authority, at)
+            if len(self._known) >= _REMEMBERED:
+                del self._known[next(iter(self._known))]
+            self._known[certificate, above] = bearer
+        statement = self.revocations.against(bearer)
+        if statement is not None:
+            raise Revoked(f"node {short(statement.node)} was revoked: {statement.reason}")
+        return bearer
+
+
+def _parsed(certificate: bytes, above: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(certificate + b"\n" + above)
+    except ValueError:
+        raise CredentialsRefused(_NO_CERTIFICATE) from None

@@ -1,0 +1,44 @@
+"""Enrolment and revocations as protobuf (``credentials.proto``) and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lepton_p2p.credentials.bearer import from_der, to_der
+from lepton_p2p.credentials.certificates import Certificate
+from lepton_p2p.credentials.revocations import MAX_STATEMENT, MAX_STATEMENTS
+from lepton_p2p.proto.lepton.v1 import credentials_pb2 as pb
+from lepton_p2p.transport.wire_common import check_address, check_size
+
+MAX_ISSUERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """The answer to a request: a ``chain``, or the addresses of ``issuers`` that can give one."""
+
+    chain: tuple[Certificate, ...]
+    issuers: tuple[str, ...] = ()
+
+
+def enrolled_to_wire(answer: Enrolled) -> pb.EnrolReply:
+    return pb.EnrolReply(chain=to_der(answer.chain), issuers=answer.issuers[:MAX_ISSUERS])
+
+
+def enrolled_from_wire(reply: pb.EnrolReply) -> Enrolled:
+    check_size(reply.issuers, "issuers", MAX_ISSUERS)
+    return Enrolled(from_der(reply.chain), tuple(check_address(address) for address in reply.issuers))
+
+
+def revocations_to_wire(statements: Sequence[bytes]) -> pb.Revocations:
+    return pb.Revocations(statements=statements)
+
+
+def revocations_from_wire(wire: pb.Revocations) -> tuple[bytes, ...]:
+    """Not verified yet: whoever keeps them does that."""
+    check_size(wire.statements, "revocations", MAX_STATEMENTS)
+    for statement in wire.statements:
+        if len(statement) > MAX_STATEMENT:
+            raise ValueError(f"a revocation has at most {MAX_STATEMENT} bytes, this one {len(statement)}")
+    return tuple(wire.statements)
