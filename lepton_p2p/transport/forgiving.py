@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 else:  # at run time grpc's class takes no parameters
     Handler = grpc.RpcMethodHandler
 
-Admission = Callable[[Context], AbstractContextManager[object]]
-"""Entered for as long as a call runs; raises what ends the call instead."""
+Admission = Callable[[Context], AbstractContextManager[Callable[[], None]]]
+"""Entered for as long as a call runs; raises what ends the call instead.  What it gives is called before each message
+of a stream, and raises if the caller is not to have more.
+"""
 
 
 @contextmanager
-def anybody(context: Context) -> Iterator[None]:
+def anybody(context: Context) -> Iterator[Callable[[], None]]:
     """The admission of a swarm without credentials."""
-    yield
+    yield lambda: None
 
 
 def forgiving(handler: Handler, admission: Admission = anybody) -> Handler:
@@ -67,9 +69,11 @@ class _Forgiving:
 
     async def stream(self, data: bytes, context: Context) -> AsyncIterator[Any]:
         async with answering(context, "admission"):
-            with self._admission(context):
-                async for reply in self._many(await self._read(data, context), context):
-                    yield reply
+            with self._admission(context) as check:
+                async with aclosing(self._many(await self._read(data, context), context)) as replies:
+                    async for reply in replies:
+                        check()
+                        yield reply
 
     async def write(self, data: bytes, context: Context) -> None:
         async with answering(context, "admission"):
@@ -82,6 +86,7 @@ class _Forgiving:
                 yield await self._read(data, context)
 
         async with answering(context, "admission"):
-            with self._admission(context):
+            with self._admission(context) as check:
                 async for reply in self._dialogue(decoded(), context):
+                    check()
                     yield reply

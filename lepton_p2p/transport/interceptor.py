@@ -66,12 +66,12 @@ class Door(Interceptor):
             return anybody
 
         @contextmanager
-        def admission(context: Context) -> Iterator[None]:
+        def admission(context: Context) -> Iterator[Callable[[], None]]:
             try:
                 with guard.admitted(context, details.method) as bearer:
                     proof = prove(security.holder, bearer.id, details.invocation_metadata or ())
                     context.set_trailing_metadata((*proof, (REVOKED_KEY, security.revocations.digest)))
-                    yield
+                    yield lambda: security.check(bearer)
             except CredentialsRefused as error:
                 self._say(f"{context.peer()}: {error}", details.method)
                 raise

@@ -58,10 +58,14 @@ class Security:
             if len(self._known) >= _REMEMBERED:
                 del self._known[next(iter(self._known))]
             self._known[certificate, above] = bearer
+        self.check(bearer)
+        return bearer
+
+    def check(self, bearer: Bearer) -> None:
+        """Raise :class:`Revoked` if ``bearer`` was revoked after it was admitted, or before."""
         statement = self.revocations.against(bearer)
         if statement is not None:
             raise Revoked(f"node {short(statement.node)} was revoked: {statement.reason}")
-        return bearer
 
 
 def _parsed(certificate: bytes, above: bytes) -> list[x509.Certificate]:

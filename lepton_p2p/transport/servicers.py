@@ -27,7 +27,6 @@ from lepton_p2p.proto.lepton.v1 import (
     swarm_pb2,
     swarm_pb2_grpc,
 )
-from lepton_p2p.rounds.messages import Promise
 from lepton_p2p.transport.faults import Context, Malformed, answering
 from lepton_p2p.transport.guard import caller, check_claim
 from lepton_p2p.transport.handlers import (
@@ -91,8 +90,6 @@ class Rounds(rounds_pb2_grpc.RoundsServicer):
         async with answering(context, "Rounds.Deliver"):
             message = read(round_message_from_wire, request)
             check_claim(message.sender.id)
-            if isinstance(message, Promise):
-                check_claim(message.report.peer)
             await self._handler.deliver(message)
         return common_pb2.Delivered()
 

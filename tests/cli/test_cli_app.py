@@ -100,7 +100,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """``status`` talks to a :class:`ScriptedClient`; whom it wanted to talk to."""
     asked: list[tuple[str, str]] = []
 
-    def connect(address: str, *, swarm: str) -> ScriptedClient:
+    def connect(address: str, *, swarm: str, keys: Path | None) -> ScriptedClient:
         asked.append((address, swarm))
         return ScriptedClient()
 

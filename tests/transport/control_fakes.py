@@ -17,6 +17,7 @@ from lepton_p2p.transport.handlers import Handlers
 from lepton_p2p.transport.links.link import Purpose
 from lepton_p2p.transport.links.tickets import Ticket
 from lepton_p2p.transport.metadata import Hello
+from lepton_p2p.transport.security import Security
 from lepton_p2p.transport.server import ControlServer
 from lepton_p2p.transport.values import (
     JobDocument,
@@ -151,9 +152,14 @@ class Inbox:
 
 @asynccontextmanager
 async def serving(
-    handlers: Handlers, *, swarm: str = "lepton", listen: str = "127.0.0.1:0", hello: Hello | None = None
+    handlers: Handlers,
+    *,
+    swarm: str = "lepton",
+    listen: str = "127.0.0.1:0",
+    hello: Hello | None = None,
+    security: Security | None = None,
 ) -> AsyncIterator[ControlServer]:
-    async with ControlServer(listen, swarm=swarm, hello=hello) as server:
+    async with ControlServer(listen, swarm=swarm, hello=hello, security=security) as server:
         await server.bind()
         await server.start(handlers)
         try:
