@@ -86,7 +86,6 @@ class Client:
         self._open: Channels | None = None
 
     async def __aenter__(self) -> Self:
-
         self._open = Channels(swarm=self._swarm, security=self._security)
         return self
 

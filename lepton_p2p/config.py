@@ -71,8 +71,8 @@ class PeerSettings(BaseSettings):
     listen: str | None = Field(
         None,
         description="HOST:PORT to listen on; port 0 takes a free one. Loopback is reached from this machine only; "
-        "0.0.0.0 from everywhere, and then needs --insecure. Default: 127.0.0.1:7700 for the first peer, "
-        "127.0.0.1:0 when all --join are on this machine, 0.0.0.0:0 when one is not.",
+        "0.0.0.0 from everywhere, and then needs credentials, or --insecure. Default: 127.0.0.1:7700 for the first "
+        "peer, 127.0.0.1:0 when all --join are on this machine, 0.0.0.0:0 when one is not.",
     )
     join: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

@@ -129,4 +129,4 @@ def _check_swarm(held: Holder, swarm: str) -> None:
 def _warn_early(bearer: Bearer) -> None:
     days = (bearer.expires - now()).days
     if days < _WARN_DAYS:
-        _log.warning("this machine's credentials expire soon; renew them: lepton-peer keys renew", days=days)
+        _log.warning("this machine's credentials expire soon: lepton-peer keys renew", days=days)

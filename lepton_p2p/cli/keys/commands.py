@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from lepton_p2p.cli.options import ADDRESS
 from lepton_p2p.credentials.bearer import read_bearer
 from lepton_p2p.credentials.certificates import (
     MAX_NAME,
@@ -84,6 +85,21 @@ def invite(
         "join with LEPTON_TOKEN or --token-file",
         file=sys.stderr,
     )
+
+
+@keys.command()
+def renew(
+    address: Annotated[str, ADDRESS],
+    folder: Annotated[Path, KEYS] = DEFAULT_FOLDER,
+) -> None:
+    """Get a new certificate for this machine's key from the member at HOST:PORT, which must be an issuer."""
+    from lepton_p2p.cli.keys.renewing import renewed  # grpc: half a second that the other commands shall not cost
+    from lepton_p2p.cli.runner import run
+
+    here = KeysFolder(folder)
+    node = run(renewed(address, here.valid_node()[0]))
+    here.store(node)
+    print(f"node {node.id[:8]} is certified until {_when(node.certificate.not_valid_after_utc)}")
 
 
 @keys.command()
