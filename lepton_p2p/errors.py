@@ -87,6 +87,11 @@ class Revoked(CredentialsRefused):
 
     exit_code = 19
 
+    def __init__(self, text: str, statement: bytes = b"") -> None:
+        """``statement``: what proves it, signed; empty if nothing does."""
+        super().__init__(text)
+        self.statement = statement
+
 
 class RoundRejected(LeptonError):
     """The members agreed that this round has no result; nobody's tensors were changed."""

@@ -90,7 +90,7 @@ class KeysFolder:
         return Holder(key, (), authority)
 
     def issued(self) -> Iterator[Certificate]:
-        """The nodes that were certified with these credentials, by their id; unreadable files are an error."""
+        """The nodes and invites that were certified with these credentials; unreadable files are an error."""
         for file in sorted((self.path / "issued").glob("*.pem")):
             yield _load(file)[0]
 
@@ -137,7 +137,7 @@ class KeysFolder:
         write_public(self.path / "node.pem", to_pem(node.chain))
 
     def record(self, certificate: Certificate) -> None:
-        """Remember a node that was certified, for `keys list` and `keys revoke`; its id is the file's name."""
+        """Remember what was certified, for `keys list` and `keys revoke`; the id of its key is the file's name."""
         folder = self.path / "issued"
         folder.mkdir(mode=0o700, exist_ok=True)
         write_public(folder / f"{_key_id(certificate)}.pem", to_pem([certificate]))

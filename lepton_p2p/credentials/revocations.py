@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -117,14 +119,25 @@ class Revocations:
 
     def add(self, encoded: Iterable[bytes]) -> tuple[Statement, ...]:
         """Verify statements and keep those that are news, which are returned; bad ones are left out."""
+        return self.keep(self.verify(self.unknown(encoded)))
+
+    def unknown(self, encoded: Iterable[bytes]) -> tuple[bytes, ...]:
+        """Those that are not kept here yet, byte by byte; at most as many as a set may hold."""
+        known = {statement.encoded for statement in self}
+        return tuple(row for row in itertools.islice(encoded, MAX_STATEMENTS) if row not in known)
+
+    def verify(self, encoded: Iterable[bytes]) -> tuple[Statement, ...]:
+        """The good ones among ``encoded``; changes nothing, so that any thread may do it."""
+        good = []
+        for row in encoded:
+            with contextlib.suppress(CredentialsRefused):
+                good.append(read_statement(row, self._authority))
+        return tuple(good)
+
+    def keep(self, statements: Iterable[Statement]) -> tuple[Statement, ...]:
+        """Keep what is news, which is returned."""
         news = []
-        for number, row in enumerate(encoded):
-            if number >= MAX_STATEMENTS:
-                break
-            try:
-                statement = read_statement(row, self._authority)
-            except CredentialsRefused:
-                continue
+        for statement in statements:
             limit = MAX_STATEMENTS if statement.by == _id(self._authority) else MAX_STATEMENTS - RESERVED
             if statement.node not in self._by_node and len(self._by_node) < limit:
                 self._by_node[statement.node] = statement

@@ -34,6 +34,7 @@ class Beliefs:
         self._awareness = awareness
         self._outbox = outbox
         self._suspicions: dict[PeerId, Suspicion] = {}
+        self._expelled: set[PeerId] = set()
         self.incarnation = 0
         self._mourned = -1  # the highest own incarnation that others are known to have believed dead
 
@@ -49,6 +50,8 @@ class Beliefs:
         """Take in a fact that was heard, in whatever order facts arrive."""
         if rumour.peer.id == self._me.id:
             self._about_me(rumour)
+            return
+        if rumour.peer.id in self._expelled and rumour.status < Status.DEAD:
             return
         if rumour.peer.address == self._me.address and rumour.status < Status.DEAD:
             # Whoever that was, this process listens there now.
@@ -86,6 +89,18 @@ class Beliefs:
         for other in self._table.live_at(sender.address):
             if other.peer.id != sender.id and view.peer.address == sender.address:
                 self._declare(now, other, f"restarted as {short(sender.id)}")
+
+    def expel(self, now: float, peer: PeerId, reason: str) -> None:
+        """Declare ``peer`` dead, and believe nobody that it lives, itself included; no matter if it is unknown."""
+        view = self._table.get(peer)
+        if view is None:
+            return
+        self._expelled.add(peer)
+        if view.live:
+            self._declare(now, view, reason)
+
+    def expelled(self, peer: PeerId) -> bool:
+        return peer in self._expelled
 
     def accuse(self, now: float, peer: PeerId, reason: str) -> None:
         """Suspect ``peer``, if it is live, on this peer's own evidence, and ask it at once to refute."""

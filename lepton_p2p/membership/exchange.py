@@ -63,7 +63,7 @@ class Exchange:
         self._set_reconnect(now)
         self._table.forget(now - self._config.forget_after)
         here = self._beliefs.my_fact().peer.address
-        dead = [view.peer for view in self._table.dead()]
+        dead = [view.peer for view in self._table.dead() if not self._beliefs.expelled(view.peer.id)]
         lost = [peer for peer in dead if peer.address != here and not self._table.live_at(peer.address)]
         for peer in self._rng.sample(lost, min(1, len(lost))):
             self._offer(peer)

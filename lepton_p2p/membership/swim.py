@@ -159,6 +159,16 @@ class Swim:
         self._beliefs.accuse(now, peer, reason)
         return self._finish(now)
 
+    def expel(self, now: float, peer: PeerId, reason: str) -> list[Effect]:
+        """``peer`` lost its right to be a member (``reason``: one line): it is dead, whatever anybody says later.
+
+        A peer that nobody has told of yet is left alone: expel it when it is heard of.
+        """
+        if not self._running:
+            return []
+        self._beliefs.expel(now, peer, reason)
+        return self._finish(now)
+
     def leave(self, now: float) -> list[Effect]:
         """Say goodbye and stop for good: cancels every timer, answers nothing any more."""
         if not self._running:

@@ -20,6 +20,7 @@ from lepton_p2p.errors import (
     JobMismatch,
     LeptonError,
     ProtocolMismatch,
+    Revoked,
     SwarmUnreachable,
     WrongSwarm,
 )
@@ -36,6 +37,7 @@ from lepton_p2p.runtime.admission import Applicant, obtain
 from lepton_p2p.runtime.events import EventHub
 from lepton_p2p.runtime.node_credentials import NodeCredentials
 from lepton_p2p.runtime.options import NodeOptions
+from lepton_p2p.runtime.revoking import Revoker
 from lepton_p2p.tasks import OwnedTasks
 from lepton_p2p.transport.addresses import check_exposure, expand, resolve_advertised
 from lepton_p2p.transport.channels import Channels
@@ -70,6 +72,7 @@ class Node:
         """Whether this peer founded an epoch: it starts from the initial state and needs nobody's."""
         self.credentials: NodeCredentials | None = None
         """What this peer shows and whom it believes; None in a swarm without credentials."""
+        self.revoker: Revoker | None = None
         self._book = AddressBook(options.state_dir)
         self._met = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
@@ -131,6 +134,14 @@ class Node:
         await self.hub.start()
         self._stack.push_async_callback(self.hub.close)
         self._make_machines()
+        if self.credentials is not None:
+            self.revoker = self.channels.revocations = Revoker(
+                self.credentials,
+                exchange=lambda to, rows: self.channels.exchange_revocations(to, rows, options.call_timeout),
+                expel=self._expel,
+                fail=self.fail,
+                tasks=self.tasks,
+            )
         await server.start(handlers(self))
         self.server = server
         seeds = await expand(options.join, mine=address)
@@ -239,6 +250,9 @@ class Node:
     async def _greet(self, seed: str) -> LeptonError | None:
         try:
             await self.channels.members(seed, timeout=self.options.call_timeout)
+        except Revoked as error:
+            # One that lies could keep a machine out for good: it has to show the statement.
+            return error if self.credentials is not None and self.credentials.revoked_by(error.statement) else None
         except (WrongSwarm, ProtocolMismatch, AddressError, CredentialsRefused) as error:
             return error
         except SwarmUnreachable:
@@ -284,6 +298,12 @@ class Node:
                 self.events.publish("declared_dead", "others believed this peer dead; it is back", peer=self.me.id)
                 for callback in self.on_declared_dead:
                     callback()
+
+    def _expel(self, peer: PeerId | None, reason: str) -> None:
+        """``peer`` is no member any more: cut it off, and do not wait for others to notice."""
+        self.hub.expel(peer, reason)
+        if peer is not None:
+            self._membership.feed(lambda now: self.swim.expel(now, peer, reason))
 
     def _gone(self, peer: PeerInfo, reason: str) -> None:
         self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, reason))

@@ -9,12 +9,12 @@ from typing import Final
 
 import structlog
 
-from lepton_p2p.credentials.bearer import Bearer
-from lepton_p2p.credentials.certificates import Holder, make_process
+from lepton_p2p.credentials.bearer import Bearer, read_bearer
+from lepton_p2p.credentials.certificates import Holder, make_process, now
 from lepton_p2p.credentials.enrolment import Request, grant
 from lepton_p2p.credentials.folder import KeysFolder
 from lepton_p2p.credentials.keys import id_of
-from lepton_p2p.credentials.revocations import Revocations
+from lepton_p2p.credentials.revocations import Revocations, read_statement
 from lepton_p2p.errors import CredentialsRefused
 from lepton_p2p.identity import PeerId, PeerInfo, short
 from lepton_p2p.transport.faults import Busy
@@ -31,7 +31,10 @@ MAX_ISSUED: Final = 10_000
 
 
 class NodeCredentials:
-    """The node ``holder`` and a fresh process under it.  folder: where the node's credentials are kept, if anywhere."""
+    """The node ``holder`` and a fresh process under it.  folder: where the node's credentials are kept, if anywhere.
+
+    Raises :class:`Revoked` if that is known already.
+    """
 
     def __init__(self, holder: Holder, folder: Path | None) -> None:
         self.node = holder
@@ -39,8 +42,26 @@ class NodeCredentials:
         revoked = self._folder.revoked() if self._folder is not None else ()
         self.security = Security(make_process(holder), Revocations(holder.authority, revoked))
         self.id = PeerId(self.security.holder.id)
+        bearer = read_bearer(self.security.holder.chain, holder.authority, now())
+        self.security.check(bearer)
+        self.own_nodes = frozenset(bearer.nodes)
+        """This node, and those that have certified it: if one of them is revoked, so is this peer."""
+        self._writing = asyncio.Lock()
         self._bucket = TokenBucket(ENROLMENTS, 1.0)
         self._issued = set(self._folder.issued_ids()) if self._folder is not None else set[str]()
+
+    def revoked_by(self, statement: bytes) -> bool:
+        """Whether ``statement`` is a valid one, and about this node or one that certified it."""
+        try:
+            return read_statement(statement, self.node.authority).node in self.own_nodes
+        except CredentialsRefused:
+            return False
+
+    async def keep_revoked(self) -> None:
+        """Write down what is revoked, for the next start."""
+        if self._folder is not None:
+            async with self._writing:
+                await asyncio.to_thread(self._folder.keep_revoked, self.security.revocations.encoded())
 
     async def enrol(self, request: Request, asker: Bearer, members: Callable[[], list[PeerInfo]]) -> Enrolled:
         """Certify a machine if this node may, else name those of ``members`` that may."""

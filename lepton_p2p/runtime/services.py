@@ -112,7 +112,8 @@ class CredentialsService:
         return await self.credentials.enrol(request, asker, lambda: list(self.node.view()))
 
     async def exchange(self, statements: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        return self.credentials.security.revocations.encoded()
+        assert self.node.revoker is not None  # made together with the credentials
+        return await self.node.revoker.answer(statements)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final, Protocol, Self, TypeVar
 
 import grpc
 
-from lepton_p2p.errors import Closed, CredentialsRefused, ProtocolMismatch
+from lepton_p2p.errors import Closed, CredentialsRefused, ProtocolMismatch, Revoked
 from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.membership.messages import Packet
 from lepton_p2p.proto.lepton.v1 import (
@@ -89,11 +89,20 @@ class _Call(Protocol[Request, ReplyOut]):
     ) -> Answer[ReplyOut]: ...
 
 
+class RevocationListener(Protocol):
+    """Who wants to know what other peers say about revocations; nothing of it is verified."""
+
+    def differs(self, address: str, digest: str) -> None:
+        """The peer at ``address`` knows what has this ``digest`` (perhaps the same as is known here)."""
+
+    def shown(self, statement: bytes) -> None:
+        """A call was refused because of this ``statement``."""
+
+
 class Channels:
     """Calls to other peers in the name of ``me`` (None: a client that is not a member) and of ``swarm``.
 
-    security: what is shown in TLS; without it calls are made in clear text.  on_revoked is called with an address and
-    the digest of what the peer there knows to be revoked, after every answer.
+    security: what is shown in TLS; without it calls are made in clear text.
 
     ``to`` is ``host:port``, or the peer that is meant (a :class:`PeerInfo`), which then has to prove that it answers.
     Timeouts are in seconds.  Every method raises :class:`SwarmUnreachable` (refused, gone, no answer in time, another
@@ -109,12 +118,12 @@ class Channels:
         me: PeerId | None = None,
         hello: Hello | None = None,
         security: Security | None = None,
-        on_revoked: Callable[[str, str], None] | None = None,
     ) -> None:
         self._hello = hello or Hello(swarm)
         self._security = security
         self._tls = security.for_channel() if security is not None else None
-        self._on_revoked = on_revoked
+        self.revocations: RevocationListener | None = None
+        """Told what answers say about revocations."""
         self._me = me
         self._metadata: tuple[tuple[str, str | bytes], ...] = self._hello.to_metadata()
         self._remotes: dict[str, Remote] = {}
@@ -258,7 +267,10 @@ class Channels:
             if self._security is not None:
                 self._look_at(tuple(await call.trailing_metadata()), where, nonce, self._security)
         except grpc.aio.AioRpcError as error:
-            raise from_status(error, to=to, timeout=timeout, mine=self._hello) from None
+            found = from_status(error, to=to, timeout=timeout, mine=self._hello)
+            if isinstance(found, Revoked) and self.revocations is not None:
+                self.revocations.shown(found.statement)
+            raise found from None
         except grpc.aio.UsageError:
             raise Closed(f"the channel to {to} was closed") from None
         except asyncio.CancelledError:
@@ -271,8 +283,8 @@ class Channels:
         if not isinstance(where, str):
             check_proof(answered, nonce, security.holder.id, where.id, where.address)
         digest = dict(answered).get(REVOKED_KEY)
-        if self._on_revoked is not None and isinstance(digest, str):
-            self._on_revoked(where if isinstance(where, str) else where.address, digest)
+        if self.revocations is not None and isinstance(digest, str):
+            self.revocations.differs(where if isinstance(where, str) else where.address, digest)
 
     def _check_own_cancellation(self, to: str) -> None:
         """grpc ends calls on a channel that is closed under them with CancelledError; nobody cancelled the task."""

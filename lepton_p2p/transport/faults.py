@@ -23,6 +23,8 @@ from lepton_p2p.transport.wire_common import clip
 _log = structlog.get_logger(__name__)
 
 ERROR_KEY: Final = "lepton-error"
+STATEMENT_KEY: Final = "lepton-revocation-bin"
+"""With a refusal because of a revocation: the signed statement."""
 MAX_DETAILS: Final = 1000
 """Characters of an error's text on the wire."""
 
@@ -72,10 +74,12 @@ async def answering(context: Context, method: str) -> AsyncIterator[None]:
         )
 
 
-async def abort_with(context: Context, error: LeptonError, *more: tuple[str, str]) -> NoReturn:
+async def abort_with(context: Context, error: LeptonError, *more: tuple[str, str | bytes]) -> NoReturn:
     """End the call with ``error``: its class and ``more`` in the trailing metadata."""
     name = next(cls.__name__ for cls in type(error).__mro__ if cls.__name__ in _CLASSES)
     code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.FAILED_PRECONDITION)
+    if isinstance(error, errors.Revoked) and error.statement:
+        more = (*more, (STATEMENT_KEY, error.statement))
     await context.abort(code, clip(str(error), MAX_DETAILS), ((ERROR_KEY, name), *more))
     raise AssertionError("abort returned")  # pragma: no cover - grpc always raises
 
@@ -116,6 +120,9 @@ def _refused_by_peer(
             reworded = None
         if reworded is not None:
             return reworded
+    if found is errors.Revoked:
+        statement = dict(trailing).get(STATEMENT_KEY)
+        return errors.Revoked(details or f"{to} refused", statement if isinstance(statement, bytes) else b"")
     return found(details or f"{to} refused")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -27,6 +28,8 @@ class Security:
     def __init__(self, holder: Holder, revocations: Revocations | None = None) -> None:
         self.holder = holder
         self.revocations = revocations if revocations is not None else Revocations(holder.authority)
+        self.on_revoked_caller: Callable[[str, str], None] | None = None
+        """Told the id of a process that called although it is revoked, and why."""
         self._known: dict[tuple[bytes, bytes], Bearer] = {}
 
     def for_server(self) -> grpc.ServerCredentials:
@@ -44,6 +47,10 @@ class Security:
         """Ids of processes that have called here and whose node may certify others."""
         return frozenset(bearer.id for bearer in self._known.values() if bearer.may_issue)
 
+    def processes_of(self, node: str) -> frozenset[str]:
+        """Ids of processes that have called here and belong to ``node``, or to one that it has certified."""
+        return frozenset(bearer.id for bearer in self._known.values() if node in bearer.nodes)
+
     def judge(self, certificate: bytes, above: bytes, at: datetime | None = None) -> Bearer:
         """Whose call it is that came with ``certificate`` and those ``above`` it (PEM, as TLS got them).
 
@@ -58,14 +65,19 @@ class Security:
             if len(self._known) >= _REMEMBERED:
                 del self._known[next(iter(self._known))]
             self._known[certificate, above] = bearer
-        self.check(bearer)
+        try:
+            self.check(bearer)
+        except Revoked as error:
+            if self.on_revoked_caller is not None:
+                self.on_revoked_caller(bearer.id, str(error))
+            raise
         return bearer
 
     def check(self, bearer: Bearer) -> None:
         """Raise :class:`Revoked` if ``bearer`` was revoked after it was admitted, or before."""
         statement = self.revocations.against(bearer)
         if statement is not None:
-            raise Revoked(f"node {short(statement.node)} was revoked: {statement.reason}")
+            raise Revoked(f"node {short(statement.node)} was revoked: {statement.reason}", statement.encoded)
 
 
 def _parsed(certificate: bytes, above: bytes) -> list[x509.Certificate]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 from datetime import datetime
@@ -16,15 +17,19 @@ from lepton_p2p.cli.options import ADDRESS
 from lepton_p2p.credentials.bearer import read_bearer
 from lepton_p2p.credentials.certificates import (
     MAX_NAME,
+    Certificate,
     depth_of,
     make_invite,
     name_of,
     now,
+    role_of,
     swarm_of,
 )
 from lepton_p2p.credentials.enrolment import check_name, usable_name
 from lepton_p2p.credentials.folder import KeysFolder, described
 from lepton_p2p.credentials.keys import write_secret
+from lepton_p2p.credentials.revocations import MAX_REASON, Revocations
+from lepton_p2p.credentials.revocations import revoke as make_statement
 from lepton_p2p.credentials.tokens import write_token
 from lepton_p2p.errors import ConfigError, CredentialsRefused
 
@@ -39,6 +44,8 @@ keys = typer.Typer(
 KEYS = typer.Option("--keys", help="Folder with the credentials.", envvar="LEPTON_KEYS", show_envvar=False)
 DEFAULT_FOLDER = Path("lepton-keys")
 MAX_HOURS = 24 * 30
+_LEAST_PREFIX = 6
+"""Digits of an id that may stand for all of them."""
 
 
 @keys.command()
@@ -69,7 +76,9 @@ def invite(
     ] = None,
 ) -> None:
     """Print a join token: whoever has it can join until it expires. Treat it like a password."""
-    made = make_invite(KeysFolder(folder).issuer(), hours=hours, may_issue=issuer)
+    here = KeysFolder(folder)
+    made = make_invite(here.issuer(), hours=hours, may_issue=issuer)
+    here.record(made.certificate)
     bearer = read_bearer(made.chain, made.authority, now())
     if to is None:
         print(write_token(made))
@@ -119,15 +128,66 @@ def show(folder: Annotated[Path, KEYS] = DEFAULT_FOLDER) -> None:
 
 @keys.command("list")
 def list_(folder: Annotated[Path, KEYS] = DEFAULT_FOLDER) -> None:
-    """List the nodes that were certified with the credentials in the folder."""
+    """List the nodes that were certified, and the invitations that were made, with the credentials in the folder."""
     here = KeysFolder(folder)
     node = here.node()
-    table = Table(Column("node", no_wrap=True), "name", "may issue", "valid until", "")
+    revoked = {statement.node: statement for statement in Revocations(node.authority, here.revoked())}
+    table = Table(Column("id", no_wrap=True), "what", "name", "valid until", "")
     for certificate in (node.certificate, *here.issued()):
         id, name = described(certificate)
-        issues = "yes" if depth_of(certificate) > 0 else "no"
-        table.add_row(id, name, issues, _when(certificate.not_valid_after_utc), "this one" if id == node.id else "")
+        what = "issuer" if depth_of(certificate) > 0 else str(role_of(certificate))
+        remark = f"revoked: {revoked[id].reason}" if id in revoked else "this machine" if id == node.id else ""
+        table.add_row(id, what, name, _when(certificate.not_valid_after_utc), remark)
     Console().print(table)
+
+
+@keys.command()
+def revoke(
+    which: Annotated[
+        str, typer.Argument(metavar="NODE", help="Id (or its beginning) or name of a node or invitation.")
+    ],
+    folder: Annotated[Path, KEYS] = DEFAULT_FOLDER,
+    at: Annotated[
+        list[str] | None, typer.Option("--at", metavar="HOST:PORT", help="A running peer to tell; it tells the others.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; everybody is shown it.")] = "no reason given",
+) -> None:
+    """End the membership of a machine, or the use of an invitation, for good.
+
+    Whoever has authority.key can revoke anybody, an issuer what it certified. What a revoked issuer has certified is
+    revoked with it.
+    """
+    from lepton_p2p.cli.keys.telling import tell  # grpc: half a second that the other commands shall not cost
+    from lepton_p2p.cli.runner import run
+
+    if len(reason) > MAX_REASON or not reason.isprintable():
+        raise ConfigError(f"--reason: one line of at most {MAX_REASON} characters")
+    here = KeysFolder(folder)
+    id, certificate = _found(here, which)
+    statement = make_statement(here.issuer(), certificate, id, reason)
+    known = Revocations(here.authority(), here.revoked())
+    known.add([statement.encoded])
+    here.keep_revoked(known.encoded())
+    print(f"revoked {id}")
+    if at:
+        run(tell(at, here.valid_node()[0], known))
+        print(f"told {', '.join(at)}")
+    else:
+        print("nobody knows yet: name a running peer with --at, or start one with these --keys", file=sys.stderr)
+
+
+def _found(folder: KeysFolder, which: str) -> tuple[str, Certificate | None]:
+    """The id that ``which`` means, and its certificate if it was issued here."""
+    issued = {described(certificate)[0]: certificate for certificate in folder.issued()}
+    hits = [id for id, certificate in issued.items() if which == name_of(certificate)]
+    hits = hits or [id for id in issued if len(which) >= _LEAST_PREFIX and id.startswith(which)]
+    if len(hits) > 1:
+        raise ConfigError(f"{which!r} is one of {', '.join(hits)}: name the one that you mean")
+    if hits:
+        return hits[0], issued[hits[0]]
+    if not re.fullmatch(r"[0-9a-f]{32}", which):
+        raise ConfigError(f"nothing called {which!r} was issued here (see keys list); another's needs its whole id")
+    return which, None
 
 
 def _name(given: str | None) -> str:

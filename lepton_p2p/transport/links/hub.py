@@ -197,6 +197,13 @@ class LinkHub:
             raise
         return link
 
+    def expel(self, remote: PeerId | None, reason: str) -> None:
+        """Close the links with ``remote`` (None: with all clients) and void its tickets, at once."""
+        self._tickets.void(remote)
+        for link in tuple(self._links):
+            if link.remote == remote:
+                link.abort(reason)
+
     async def close(self) -> None:
         """Stop listening and close every link at once; what is still buffered is lost (wait for it before)."""
         self._closed = True

@@ -88,6 +88,11 @@ class TicketBook:
             return None
         return claim
 
+    def void(self, remote: PeerId | None) -> None:
+        """No ticket of ``remote`` is good any more."""
+        for token in tuple(self._of.get(remote, ())):
+            self._take(token).drop()
+
     def clear(self) -> None:
         """No ticket is good any more."""
         while self._open:
