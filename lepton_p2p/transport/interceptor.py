@@ -73,7 +73,8 @@ class Door(Interceptor):
                     context.set_trailing_metadata((*proof, (REVOKED_KEY, security.revocations.digest)))
                     yield lambda: security.check(bearer)
             except CredentialsRefused as error:
-                self._say(f"{context.peer()}: {error}", details.method)
+                host = context.peer().rpartition(":")[0]  # said once, not for each of its ports
+                self._say(f"{host}: {error}", details.method)
                 raise
 
         return admission

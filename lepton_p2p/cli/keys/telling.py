@@ -12,7 +12,7 @@ from lepton_p2p.transport.security import Security
 
 
 async def tell(addresses: Sequence[str], node: Holder, known: Revocations) -> None:
-    """Give what is ``known`` to the peers at ``addresses``, in the name of ``node``; raises if one cannot be reached."""
+    """Give what is ``known`` to the peers at ``addresses``, in the name of ``node``; raises if one is not there."""
     async with Channels(swarm=node.swarm, security=Security(make_process(node))) as channels:
         for address in addresses:
             try:

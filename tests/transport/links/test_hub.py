@@ -16,6 +16,7 @@ from descriptors import open_named
 from link_sides import ALICE, BOB, DEADLINE, closed_by_remote, lost, ring_link, until
 
 from lepton_p2p.errors import AddressError, Closed, PortInUse, SwarmUnreachable
+from lepton_p2p.identity import PeerId
 from lepton_p2p.transport.links import LinkHub, Purpose, Ticket, memory
 from lepton_p2p.transport.links.arena import Borrower
 from lepton_p2p.transport.links.frames import Header, Kind, checksum, encode
@@ -395,3 +396,19 @@ async def test_nothing_is_left_of_shared_memory_when_the_links_are_gone(sides: C
         link.abort("enough")
         await asyncio.wait_for(asyncio.gather(*ends), DEADLINE)
     await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+async def test_a_peer_that_is_expelled_loses_its_links_and_tickets_and_nobody_else_does(
+    sides: Callable[..., Any],
+) -> None:
+    alice, bob, carol = await sides(ALICE), await sides(BOB), await sides(PeerId("c" * 32))
+    _, hers = await ring_link(alice, bob)
+    _, other = await ring_link(carol, bob)
+    ticket = bob.hub.issue_ticket(ALICE, Purpose.RING)
+    gone = lost(hers)
+    bob.hub.expel(ALICE, "its node was revoked")
+    assert await asyncio.wait_for(gone, DEADLINE) == "its node was revoked"
+    with pytest.raises(SwarmUnreachable, match="refused"):
+        await alice.hub.open(BOB, "127.0.0.1", ticket, Purpose.RING)
+    assert other.closed is None
+    assert bob.hub.links == (other,)

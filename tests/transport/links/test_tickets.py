@@ -86,3 +86,15 @@ def test_the_keys_of_tickets_that_nobody_uses_are_wiped() -> None:
     assert claims[2][1] == bytes(32), "expired"
     book.clear()
     assert all(secret == bytes(32) for _, *secrets in claims[3:] for secret in secrets)
+
+
+def test_the_tickets_of_one_remote_can_be_voided() -> None:
+    book = TicketBook(lifetime=10, clock=Clock())
+    claim, *secrets = with_keys(1)
+    mine, other = book.issue(claim), book.issue(CLAIM)
+    assert claim.remote is not None
+    book.void(claim.remote)
+    book.void(PeerId("c" * 32))
+    assert not any(map(any, secrets)), "the keys are wiped"
+    assert book.redeem(mine) is None
+    assert book.redeem(other) == CLAIM
