@@ -18,6 +18,11 @@ class Lane:
         self._waiting: deque[Any] = deque(maxlen=CAPACITY)
         self._busy = False
 
+    @property
+    def waiting(self) -> int:
+        """Messages that have not left."""
+        return len(self._waiting)
+
     def put(self, message: Any) -> None:
         """Send it when it is its turn."""
         self._waiting.append(message)

@@ -20,6 +20,7 @@ INVARIANTS = {
     "no-partial-result": "a result is the sum of what all members of its epoch put in, nothing less and nothing else",
     "bit-identical": "replicas that applied the same rounds are the same",
     "samples-once": "every sample is used exactly once per pass",
+    "no-silent-restart": "a training in which something was computed does not begin anew in the same lineage",
     "incarnation": "incarnations never go back, and only their owner raises them",
     "no-crash": "no machine raises an exception, whatever happens",
     "bounded": "queues, memories and the number of messages stay within their bounds",
@@ -117,6 +118,11 @@ class Oracle:
         """A training may start from ``state``."""
         self._states.setdefault(state.history, state)
         self._ledgers.setdefault(state.history, _Ledger(state.cursor.pass_number, 0, state.numbers[0]))
+
+    def founded(self, who: PeerInfo, round: int, work: int) -> None:
+        """The training starts from what ``who`` holds; ``work``: contributions so far, as the members count them."""
+        if work:
+            raise Violation("no-silent-restart", f"{short(who.id)} founds in round {round}, after {work} contributions")
 
     def applied(self, who: PeerInfo, before: State, after: State, result: RoundResult) -> None:
         """``who`` went from one state to the next with the result of a round."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -174,6 +174,20 @@ class VirtualPeer:
 
     def _pace(self) -> float:
         return self._speed * (0.5 + self._rng.random())
+
+    def leftovers(self, others: Collection[str]) -> str:
+        """What it keeps for ``others`` (their addresses) or has not dealt with, in words; "" if all is tidy.
+
+        Chunks of the next round may be there before it has begun that; messages to those that do not answer wait.
+        """
+        early = 2 * len(others) * len(self.trainer.state.numbers)
+        kept = {
+            "results of rounds to replay": self.trainer.kept,
+            "snapshots": len(self.trainer.keeping.rounds()),
+            "unsent messages": sum(lane.waiting for to, lane in self._lanes.items() if to in others),
+            "chunks that nobody wants": max(0, self.rounds.inbox.held - early),
+        }
+        return ", ".join(f"{count} {what}" for what, count in kept.items() if count)
 
     # -- messages ----------------------------------------------------------------------------------------
 

@@ -135,6 +135,11 @@ class VirtualRounds:
         """Whether its caller waits for a round."""
         return self._pending is not None
 
+    @property
+    def work(self) -> int:
+        """Contributions in this lineage so far."""
+        return self._machine.progress.work
+
     def feed(self, step: Step) -> None:
         """Give the agreement an input."""
         self._runner.feed(step)

@@ -21,6 +21,10 @@ from lepton_p2p.simulation.weather import Weather
 
 MOST_STEPS = 3_000_000
 """Events of one run; more means that something goes round in circles."""
+_QUIET = 5.0
+"""Seconds after the recovery in which whatever is left over must go away."""
+_QUIET_RATE = 10.0
+"""Control messages per member and second besides gossip: probes and their answers, exchanges, announcements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +187,7 @@ class VirtualSwarm:
             core = self._heal()
             self._recover(core)
             outcome.recovery = self.scheduler.now - self._plan.storm
+            self._check_leftovers([peer.info.address for peer in core])
         except Violation as violation:
             outcome.violation = str(violation)
         outcome.peers = self._hosts
@@ -203,7 +208,7 @@ class VirtualSwarm:
             self.scheduler.after(when, self._happen, rng.choice(kinds))
             when += rng.expovariate(1 / pause)
         self.scheduler.run(storm)
-        self._check_bounds()
+        self._check_steps()
 
     def _happen(self, kind: str) -> None:
         if self._storming and MISHAPS[kind](self):
@@ -250,7 +255,7 @@ class VirtualSwarm:
 
         if not self.scheduler.run(end, recovered):
             self._blame(hosts, bound)
-        self._check_bounds()
+        self._check_steps()
 
     @property
     def bound(self) -> float:
@@ -297,9 +302,23 @@ class VirtualSwarm:
                 raise Violation("views-agree", f"{peer} sees {seen or 'nobody'} after {bound:.0f} s")
         raise Violation("liveness", f"after {bound:.0f} s: " + "; ".join(map(_where, core)))
 
-    def _check_bounds(self) -> None:
+    def _check_steps(self) -> None:
         if self.scheduler.steps > MOST_STEPS:
             raise Violation("bounded", f"{self.scheduler.steps} events in one run")
+
+    def _check_leftovers(self, hosts: list[str]) -> None:
+        """When all is quiet nothing is kept for anybody, nothing waits, and few messages are sent."""
+        before = self.network.calls
+        self.scheduler.run(self.scheduler.now + _QUIET)
+        self._check_steps()
+        core = [self._peers[host] for host in hosts]
+        for peer in core:
+            if left := peer.leftovers(hosts):
+                raise Violation("bounded", f"{peer} still keeps {left}")
+        rate = (self.network.calls - before) / _QUIET / len(core)
+        swim = self._timings.swim
+        if rate > swim.gossip_fanout / swim.gossip_interval + _QUIET_RATE:
+            raise Violation("bounded", f"{rate:.1f} messages per member and second although nothing happens")
 
 
 def _address(index: int) -> str:

@@ -24,6 +24,8 @@ class Witness(Protocol):
 
     def began(self, state: State) -> None: ...
 
+    def founded(self, who: PeerInfo, round: int, work: int) -> None: ...
+
     def applied(self, who: PeerInfo, before: State, after: State, result: RoundResult) -> None: ...
 
 
@@ -110,6 +112,8 @@ class VirtualTrainer:
     def _take(self, outcome: Decided) -> None:
         result = outcome.result
         turn = self.footing.take(result, self._me.id)
+        if self._me.id in turn.founders:
+            self._witness.founded(self._me, result.round, self._rounds.work)
         match turn.deed:
             case Deed.APPLY:
                 self.keeping.settle(members=result.members, done=turn.settled)
