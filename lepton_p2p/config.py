@@ -119,7 +119,7 @@ class PeerSettings(BaseSettings):
     advertise: str | None = Field(
         None,
         description="HOST:PORT that the others shall use to reach this peer, if it is not the one that it listens on "
-        "(NAT, containers). Default: the listening address; with 0.0.0.0 the local address that routes to the seed.",
+        "(NAT, containers); without a port that of --listen. Default: the listening address; with 0.0.0.0 the local address that routes to the seed.",
     )
     data_port: int = Field(
         0,
@@ -202,10 +202,17 @@ class PeerSettings(BaseSettings):
     def _check_join(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(_address(address, default_port=DEFAULT_PORT) for address in value))
 
-    @field_validator("listen", "advertise")
+    @field_validator("listen")
     @classmethod
-    def _check_address(cls, value: str | None) -> str | None:
+    def _check_listen(cls, value: str | None) -> str | None:
         return None if value is None else _address(value)
+
+    @field_validator("advertise")
+    @classmethod
+    def _check_advertise(cls, value: str | None) -> str | None:
+        if value is not None:
+            _address(value, default_port=DEFAULT_PORT)  # without one it gets the listening port, not known yet
+        return value
 
     @field_validator("swim", "patience", "agreement", mode="before")
     @classmethod
