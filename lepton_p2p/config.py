@@ -119,7 +119,8 @@ class PeerSettings(BaseSettings):
     advertise: str | None = Field(
         None,
         description="HOST:PORT that the others shall use to reach this peer, if it is not the one that it listens on "
-        "(NAT, containers); without a port that of --listen. Default: the listening address; with 0.0.0.0 the local address that routes to the seed.",
+        "(NAT, containers); without a port that of --listen. Default: the listening address; with 0.0.0.0 the local "
+        "address that routes to the seed.",
     )
     data_port: int = Field(
         0,

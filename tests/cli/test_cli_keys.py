@@ -11,9 +11,10 @@ import pytest
 
 from lepton_p2p import cli
 from lepton_p2p.credentials.bearer import read_bearer
-from lepton_p2p.credentials.certificates import Holder, Role, certify_node, now
-from lepton_p2p.credentials.folder import KeysFolder
+from lepton_p2p.credentials.certificates import Holder, Role, certify_node, now, role_of
+from lepton_p2p.credentials.folder import KeysFolder, described
 from lepton_p2p.credentials.keys import new_key
+from lepton_p2p.credentials.revocations import Revocations
 from lepton_p2p.credentials.tokens import read_token
 
 Run = Callable[..., tuple[int, str, str]]
@@ -106,3 +107,43 @@ def test_an_empty_folder_is_one_line_that_says_what_to_do(keys: Run, tmp_path: P
         code, out, err = keys(command, "--keys", tmp_path)
         assert (code, out) == (2, "")
         assert "keys init" in err
+
+
+def test_revoke_finds_nodes_and_invitations_by_name_or_by_the_beginning_of_their_id(keys: Run, tmp_path: Path) -> None:
+    folder = KeysFolder(tmp_path)
+    node = folder.init("lepton", "first")
+    laptop, *twins = [certify_node(node, new_key().public_key(), name, may_issue=False)[0] for name in ("a", "b", "b")]
+    for certificate in (laptop, *twins):
+        folder.record(certificate)
+    keys("invite", "--keys", tmp_path)
+    invite = next(described(found)[0] for found in folder.issued() if role_of(found) is Role.INVITE)
+    assert keys("revoke", "a", "--keys", tmp_path, "--reason", "lost")[0] == 0
+    assert keys("revoke", invite[:8], "--keys", tmp_path)[0] == 0
+    revoked = Revocations(node.authority, folder.revoked())
+    assert {statement.node for statement in revoked} == {described(laptop)[0], invite}
+    _, out, _ = keys("list", "--keys", tmp_path)
+    assert out.count("revoked") == 2
+    code, _, err = keys("revoke", "b", "--keys", tmp_path)
+    assert code == 2
+    assert all(described(twin)[0] in err for twin in twins)
+
+
+def test_what_was_not_issued_here_needs_its_whole_id_and_the_authority(keys: Run, tmp_path: Path) -> None:
+    folder = KeysFolder(tmp_path)
+    folder.init("lepton", "first")
+    code, _, err = keys("revoke", "somebody", "--keys", tmp_path)
+    assert (code, "whole id" in err) == (2, True)
+    code, out, err = keys("revoke", "ab" * 16, "--keys", tmp_path)
+    assert (code, out) == (0, f"revoked {'ab' * 16}\n")
+    assert "nobody knows yet" in err
+    (tmp_path / "authority.key").unlink()
+    code, _, err = keys("revoke", "cd" * 16, "--keys", tmp_path)
+    assert code == 18
+    assert "ask the swarm's authority" in err
+
+
+def test_a_reason_is_one_short_line(keys: Run, tmp_path: Path) -> None:
+    KeysFolder(tmp_path).init("lepton", "first")
+    for reason in ("a\nb", "x" * 201):
+        assert keys("revoke", "ab" * 16, "--keys", tmp_path, "--reason", reason)[0] == 2
+    assert not KeysFolder(tmp_path).revoked()

@@ -171,10 +171,9 @@ async def test_a_peer_that_is_revoked_ends_and_stays_out_and_the_others_go_on(se
     await swarm.together([first, second, third])
     node = KeysFolder(swarm.folder / "state" / "keys").node().id
     revoke = ("keys", "revoke", node, "--keys", str(secured.keys.path), "--reason", "laptop stolen")
+    swarm.peers.remove(third)  # that it ends is no failure
     told = await secured.command(*revoke, "--at", second.address)
     assert told.status == 0, told
-
-    swarm.peers.remove(third)
     await swarm.until("the revoked peer has ended", lambda: not third.running)
     assert third.status == Revoked.exit_code
     assert "this machine's credentials are revoked: laptop stolen" in third.log
@@ -203,6 +202,24 @@ async def test_a_member_that_may_not_certify_names_one_that_may(secured: Secured
     await swarm.together([first, member])
     third = await secured.joins(member, *endless(swarm))
     await swarm.together([first, member, third])
+
+
+async def test_a_member_renews_its_certificate_with_an_issuer(secured: Secured) -> None:
+    swarm, state = secured.swarm, secured.swarm.folder / "state"
+    first = await secured.first(*endless(swarm))
+    member = await secured.joins(first, "--state-dir", str(state), *endless(swarm))
+    await swarm.together([first, member])
+    folder = KeysFolder(state / "keys")
+    before = folder.node()
+    refused = await secured.command("keys", "renew", member.address, "--keys", str(folder.path))
+    assert refused.status == CredentialsRefused.exit_code, refused
+    assert f"may not certify: ask one of {first.address}" in refused.error_line
+    renewed = await secured.command("keys", "renew", first.address, "--keys", str(folder.path))
+    assert renewed.status == 0, renewed
+    after = folder.valid_node()[0]
+    assert after.id == before.id
+    assert after.certificate.serial_number != before.certificate.serial_number
+    await swarm.trained([first, member], 5)
 
 
 async def test_an_issuer_lets_machines_in_when_the_first_peer_is_gone(secured: Secured) -> None:
