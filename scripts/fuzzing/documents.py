@@ -1,0 +1,74 @@
+"""What is carried inside of frames and messages: records, notes, headers, jobs, meta data, addresses."""
+
+from __future__ import annotations
+
+import torch
+
+from fuzzing.target import Reader, Target, refusing
+from lepton_p2p.errors import AddressError, IntegrityError, JobError
+from lepton_p2p.identity import PeerId, split_address
+from lepton_p2p.jobs import parse_job
+from lepton_p2p.replication.notes import Note
+from lepton_p2p.rounds.layout import Group, Layout
+from lepton_p2p.rounds.records import Record
+from lepton_p2p.rounds.ring import ProtocolViolation, RingProgress
+from lepton_p2p.training.gossip_wire import Header
+from lepton_p2p.training.snapshots import Snapshot
+
+_RECORD = Record(PeerId("a" * 32), 1.0, 2, 3, 4, note=b"note")
+
+
+def record(data: bytes) -> None:
+    """What a member says of itself; what is accepted means the same when it is written again."""
+    try:
+        found = Record.decode(data)
+    except ValueError:
+        return
+    assert Record.decode(found.encode()) == found
+
+
+def announcements(data: bytes) -> None:
+    """Headers and records as a left neighbour could announce them: taken in order, or a violation."""
+    reader = Reader(data)
+    world = 2 + reader.byte() % 3
+    layout = Layout.even([Group("float32", 4, 0, 600)], world, chunk_bytes=64)
+    progress = RingProgress(world, reader.byte() % world, layout, world - 1, b"own record")
+    progress.begin()
+    try:
+        while reader and not progress.done:
+            phase, segment, chunk = reader.byte() % 3, reader.byte() % 5, reader.byte() % 4
+            nbytes = int.from_bytes(reader.take(1)) * 4
+            step = progress.announced(phase, segment, chunk, nbytes, reader.take(reader.byte()))
+            assert step.chunk.nbytes == nbytes
+            progress.completed(step)
+    except ProtocolViolation:
+        return
+
+
+def meta(data: bytes) -> None:
+    """What is not a tensor in a snapshot."""
+    text = data.decode("utf-8", "replace")
+    refusing(lambda _: Snapshot(1, (), text, torch.empty(0, dtype=torch.uint8)).cursor, IntegrityError)(data)
+
+
+def text_of(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+TARGETS = (
+    Target("documents.record", record, (_RECORD.encode(),)),
+    Target("documents.announcements", announcements, (bytes(40),)),
+    Target("documents.note", refusing(Note.decode, ValueError), (Note().encode(),)),
+    Target("documents.gossip_header", refusing(Header.decode, ValueError)),
+    Target(
+        "documents.job",
+        refusing(lambda data: parse_job(text_of(data)), JobError),
+        (b'{"name": "x", "batch_size": 4}', b'name = "x"\n[model]\nname = "mlp"\nsizes = [2, 2]\n'),
+    ),
+    Target("documents.meta", meta, (b'{"cursor": {"pass": 1}}',)),
+    Target(
+        "documents.address",
+        refusing(lambda data: split_address(text_of(data)), AddressError),
+        (b"127.0.0.1:7700", b"[::1]:1"),
+    ),
+)
