@@ -74,7 +74,8 @@ def one_target(name: str, seconds: int, corpus: Path) -> dict[str, Any]:
     found["coverage"] = int(reached[-1][0]) if reached else 0
     if child.returncode:
         found["crash"] = True
-        print(child.stdout[-3000:], child.stderr[-3000:], sep="\n", file=sys.stderr)
+        said = [line for line in child.stderr.splitlines() if not line.startswith("INFO: ")]
+        print(child.stdout[-3000:], *said[-60:], sep="\n", file=sys.stderr)
     return found
 
 

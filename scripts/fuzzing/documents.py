@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
 
 from fuzzing.target import Reader, Target, refusing
 from lepton_p2p.errors import AddressError, IntegrityError, JobError
 from lepton_p2p.identity import PeerId, split_address
 from lepton_p2p.jobs import parse_job
+from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.replication.notes import Note
+from lepton_p2p.replication.ranges import Range
 from lepton_p2p.rounds.layout import Group, Layout
 from lepton_p2p.rounds.records import Record
 from lepton_p2p.rounds.ring import ProtocolViolation, RingProgress
 from lepton_p2p.training.gossip_wire import Header
 from lepton_p2p.training.snapshots import Snapshot
 
+_JOB = """name = "x"
+batch_size = 4
+loss = "cross_entropy"
+strategy = "gossip"
+model = { name = "mlp", sizes = [64, 10] }
+data = { name = "digits" }
+optimizer = { name = "sgd", lr = 0.1 }
+schedule = { passes = 2, lr = "cosine" }
+"""
+_META = json.dumps({"cursor": Cursor(10, 7, 2, returned=(Range(1, 3),), position=4, used=2).to_json()})
 _RECORD = Record(PeerId("a" * 32), 1.0, 2, 3, 4, note=b"note")
 
 
@@ -63,9 +77,13 @@ TARGETS = (
     Target(
         "documents.job",
         refusing(lambda data: parse_job(text_of(data)), JobError),
-        (b'{"name": "x", "batch_size": 4}', b'name = "x"\n[model]\nname = "mlp"\nsizes = [2, 2]\n'),
+        (_JOB.encode(), b'{"name": "x", "batch_size": 4, "schedule": {"steps": 5}, "loss": "mse"}'),
     ),
-    Target("documents.meta", meta, (b'{"cursor": {"pass": 1}}',)),
+    Target(
+        "documents.meta",
+        meta,
+        (_META.encode(),),
+    ),
     Target(
         "documents.address",
         refusing(lambda data: split_address(text_of(data)), AddressError),

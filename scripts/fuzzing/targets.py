@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fuzzing import documents, links, messages
+from fuzzing import credentials, documents, links, messages
 from fuzzing.target import Target
 
-TARGETS: dict[str, Target] = {target.name: target for target in (*links.TARGETS, *messages.TARGETS, *documents.TARGETS)}
+TARGETS: dict[str, Target] = {
+    target.name: target for room in (links, messages, documents, credentials) for target in room.TARGETS
+}

@@ -78,7 +78,7 @@ class SealedOutlet:
         return self._waiting_bytes + self._transport.get_write_buffer_size()
 
     def pump(self) -> None:
-        while self._waiting and not self._transport.get_write_buffer_size():
+        while self._waiting and not self._transport.get_write_buffer_size() and not self._transport.is_closing():
             head, payload = self._waiting.popleft()
             size = sealed_bytes(head, payload)
             self._waiting_bytes -= size
