@@ -2,7 +2,7 @@
 # PYTHON       the interpreter that .venv is made with (3.11 or newer)
 # TORCH_INDEX  a package index with the torch wheel that you want (CPU only, a CUDA version); empty: pip's own
 # STRATEGY     what `make demo` trains with: all_reduce or gossip
-# ARGS         extra arguments for demo, test, test-sim, churn and bench
+# ARGS         extra arguments for demo, test, test-sim, churn, bench and fuzz
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-sim churn test-swarm lint format types protos docs bench clean
+.PHONY: help install demo test test-sim churn test-swarm lint format types protos docs bench fuzz clean
 
 help:  ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[.a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ docs: $(STAMP)  ## Write docs/options.md and README's exit codes again, from the
 
 bench: $(STAMP)  ## Measure all-reduce against gloo on this machine
 	$(BIN)/python benchmarks/all_reduce.py --against gloo $(ARGS)
+
+fuzz: $(STAMP)  ## Fuzz everything that reads bytes from the network, for ten minutes (ARGS="--minutes 60")
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python scripts/fuzz.py $(ARGS)
 
 clean:  ## Remove .venv, caches and build outputs
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

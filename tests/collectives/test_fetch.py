@@ -13,7 +13,7 @@ from ring_harness import DEADLINE, peer, until
 from lepton_p2p.collectives.fetch import Fetcher, FetchServer, NoSuchResource, OutOfRange, RemoteGone
 from lepton_p2p.errors import IntegrityError
 from lepton_p2p.transport.links import Link, LinkHub, Purpose
-from lepton_p2p.transport.links.frames import Header, Kind, encode
+from lepton_p2p.transport.links.frames import Header, Kind, decode, encode
 from lepton_p2p.transport.links.protocol import Verdict
 
 MIB = 1 << 20
@@ -22,10 +22,10 @@ MIB = 1 << 20
 class Pair:
     """A server with a hub, and a hub to ask from."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sealed: bool) -> None:
         self.server = FetchServer()
-        self.donor = LinkHub(peer(0), host="127.0.0.1")
-        self.asker = LinkHub(peer(1), host="127.0.0.1")
+        self.donor = LinkHub(peer(0), host="127.0.0.1", sealed=sealed)
+        self.asker = LinkHub(peer(1), host="127.0.0.1", sealed=sealed)
         self.accepted: list[Link] = []
 
     async def start(self) -> Pair:
@@ -39,8 +39,9 @@ class Pair:
         return self
 
     async def link(self) -> Link:
-        ticket = self.donor.issue_ticket(peer(1), Purpose.FETCH)
-        return await self.asker.open(peer(0), "127.0.0.1", ticket, Purpose.FETCH)
+        share = self.asker.propose()
+        ticket = self.donor.issue_ticket(peer(1), Purpose.FETCH, b"" if share is None else share.public)
+        return await self.asker.open(peer(0), "127.0.0.1", ticket, Purpose.FETCH, share)
 
     def provide(self, kind: str, key: int, data: bytes) -> None:
         view = memoryview(data)
@@ -51,9 +52,10 @@ class Pair:
         await self.donor.close()
 
 
-@pytest.fixture
-async def pair() -> AsyncIterator[Pair]:
-    made = await Pair().start()
+@pytest.fixture(params=["open", "sealed"])
+async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
+    """Over both kinds of links."""
+    made = await Pair(sealed=request.param == "sealed").start()
     yield made
     await made.close()
 
@@ -164,7 +166,7 @@ async def test_bytes_that_change_while_they_are_sent_are_refused(pair: Pair) -> 
     pair.accepted[0].handler = Mute(asked := asyncio.Event())
     task = asyncio.ensure_future(fetcher.fetch_range("result", 1, 0, memoryview(bytearray(4))))
     await asyncio.wait_for(asked.wait(), DEADLINE)
-    pair.accepted[0].send(encode(Kind.FETCHED, round=1, payload=4, payload_checksum=123) + b"data")
+    pair.accepted[0].send(encode(Kind.FETCHED, round=1, payload=4, payload_checksum=123), memoryview(b"data"))
     with pytest.raises(IntegrityError, match="wrong checksum"):
         await asyncio.wait_for(task, DEADLINE)
 
@@ -187,7 +189,7 @@ async def test_an_answer_of_another_size_is_refused_before_it_is_received(pair: 
     into = bytearray(4)
     task = asyncio.ensure_future(fetcher.fetch_range("result", 1, 0, memoryview(into)))
     await asyncio.wait_for(asked.wait(), DEADLINE)
-    pair.accepted[0].send(encode(Kind.FETCHED, round=1, payload=5) + b"12345")
+    pair.accepted[0].send(encode(Kind.FETCHED, round=1, payload=5), memoryview(b"12345"))
     with pytest.raises(OutOfRange, match="sent 5 bytes, not 4"):
         await asyncio.wait_for(task, DEADLINE)
     assert into == bytes(4)
@@ -219,14 +221,14 @@ async def test_after_a_cancelled_fetch_nothing_is_written_and_the_link_is_usable
         encode(Kind.FETCH, round=1, extra=bytes(16) + b"\xff\xff\xff\xffresult"),
         encode(Kind.FETCH, round=1, extra=bytes(19) + b"\x01" + b"r" * 65),
         encode(Kind.CHUNK, round=1, extra=bytes(19) + b"\x01result"),
-        encode(Kind.FETCH, round=1, extra=bytes(19) + b"\x01result", payload=1) + b"x",
+        encode(Kind.FETCH, round=1, extra=bytes(19) + b"\x01result", payload=1),
     ],
 )
 async def test_a_malformed_request_closes_the_link(pair: Pair, request_frame: bytes) -> None:
     link = await pair.link()
     gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     link.watch(gone.set_result)
-    link.send(request_frame)
+    link.send(request_frame, memoryview(b"x") if decode(memoryview(request_frame)).payload else None)
     await asyncio.wait_for(gone, DEADLINE)
     assert pair.accepted[0].closed is not None
     assert "on a fetch link" in pair.accepted[0].closed
@@ -252,9 +254,10 @@ def test_kinds_are_short_ascii() -> None:
             FetchServer().provide(kind, 1, lambda offset, length: memoryview(b""))
 
 
-def test_the_same_on_uvloop() -> None:
+@pytest.mark.parametrize("sealed", [False, True])
+def test_the_same_on_uvloop(sealed: bool) -> None:
     async def main() -> None:
-        pair = await Pair().start()
+        pair = await Pair(sealed=sealed).start()
         data = random.Random(4).randbytes(20 * MIB)
         pair.provide("snapshot", 1, data)
         into = bytearray(20 * MIB)

@@ -30,11 +30,19 @@ SIZE = 100 * CHUNK + 1
 class Peer:
     """A hub with both halves; its handler keeps what comes in, and answers ``answer``."""
 
-    def __init__(self, number: int, world: dict[PeerId, Peer], *, patience: float = 60.0, buffers: int = 4) -> None:
+    def __init__(
+        self,
+        number: int,
+        world: dict[PeerId, Peer],
+        *,
+        sealed: bool = False,
+        patience: float = 60.0,
+        buffers: int = 4,
+    ) -> None:
         self.id = PeerId(f"{number:032x}")
         self.world = world
         self.tasks = OwnedTasks()
-        self.hub = LinkHub(self.id, host="127.0.0.1")
+        self.hub = LinkHub(self.id, host="127.0.0.1", sealed=sealed)
         self.pusher = Pusher(self.connect, self.tasks, patience=patience, chunk=CHUNK)
         self.inbox = PushInbox(self.tasks, patience=patience, buffers=buffers)
         self.hub.serve(Purpose.PUSH, self.inbox.accept)
@@ -46,7 +54,9 @@ class Peer:
         other = self.world.get(partner)
         if other is None:
             raise SwarmUnreachable("nobody answers there")
-        return await self.hub.open(partner, "127.0.0.1", other.hub.issue_ticket(self.id, Purpose.PUSH), Purpose.PUSH)
+        share = self.hub.propose()
+        ticket = other.hub.issue_ticket(self.id, Purpose.PUSH, b"" if share is None else share.public)
+        return await self.hub.open(partner, "127.0.0.1", ticket, Purpose.PUSH, share)
 
     def listen(self, size: int = SIZE) -> None:
         self.inbox.expect(size)
@@ -113,15 +123,19 @@ class Gate:
 
 
 Make = Callable[..., Peer]
+by_hand = pytest.mark.parametrize("make", ["open"], indirect=True)
+"""For frames that a test writes to the wire itself."""
 
 
-@pytest.fixture
-async def make() -> AsyncIterator[Callable[..., object]]:
+@pytest.fixture(params=["open", "sealed"])
+async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., object]]:
+    """Over both kinds of links."""
     world: dict[PeerId, Peer] = {}
     async with AsyncExitStack() as stack:
 
         async def start(**options: float) -> Peer:
-            peer = Peer(len(world) + 1, world, **options)  # type: ignore[arg-type]
+            sealed = request.param == "sealed"
+            peer = Peer(len(world) + 1, world, sealed=sealed, **options)  # type: ignore[arg-type]
             stack.push_async_callback(peer.aclose)
             await peer.hub.start()
             return peer
@@ -392,6 +406,7 @@ class TestNothingIsTakenOnTrust:
         link.send(data)
         return await asyncio.wait_for(reason, DEADLINE)
 
+    @by_hand
     async def test_frames_that_break_the_rules_close_the_link(self, make: Make) -> None:
         one, other = await make(), await make(buffers=1)
         other.listen()
@@ -419,6 +434,7 @@ class TestNothingIsTakenOnTrust:
         assert other.got == []
         assert await one.push(other, noise(SIZE)), "the one buffer is free again"
 
+    @by_hand
     async def test_one_who_goes_on_with_a_refused_push_loses_its_link(
         self, make: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -427,6 +443,7 @@ class TestNothingIsTakenOnTrust:
         parts = b"".join(self.part(1, 3 * index, b"abc") for index in range(12))
         assert "goes on with a push that was refused" in await self.send(one, other, parts)
 
+    @by_hand
     async def test_one_who_does_not_read_the_answers_is_not_listened_to(self, make: Make) -> None:
         """Nobody takes its pushes, so that each would be answered at once; the answers must not pile up."""
         one, other = await make(), await make()
@@ -455,12 +472,14 @@ class TestNothingIsTakenOnTrust:
         link._transport.resume_reading()
         await asyncio.wait_for(heard.all_of_them.wait(), DEADLINE)
 
+    @by_hand
     async def test_a_sender_that_falls_silent_does_not_keep_the_memory(self, make: Make) -> None:
         one, other = await make(), await make(patience=0.05, buffers=1)
         other.listen()
         assert "silent" in await self.send(one, other, self.part(1, 0, b"abc"))
         assert await one.push(other, noise(SIZE))
 
+    @by_hand
     async def test_a_client_that_is_no_peer_cannot_push(self, make: Make) -> None:
         one, other = await make(), await make()
         other.listen()
@@ -505,6 +524,7 @@ class TestMemory:
         assert all(await asyncio.gather(first, *rest))
         assert sorted(payload for _, _, payload in to.got) == sorted(noise(SIZE, n) for n in range(4))
 
+    @by_hand
     async def test_a_sender_that_dies_frees_its_buffer_for_one_that_is_held_back(self, make: Make) -> None:
         one, dying, to = await make(), await make(), await make(buffers=1)
         to.listen()
