@@ -23,6 +23,7 @@ from lepton_p2p.credentials.bearer import Bearer, from_der, read_bearer, to_der
 from lepton_p2p.credentials.certificates import Certificate, Holder, Role, now
 from lepton_p2p.credentials.keys import check_public_key, id_of, sign, signed_by
 from lepton_p2p.errors import CredentialsRefused
+from lepton_p2p.identity import peer_id
 
 MAX_STATEMENT: Final = 8192
 """Bytes of a statement; one with a chain of certificates has about 3000."""
@@ -49,14 +50,8 @@ def revoke(signer: Holder, certificate: Certificate | None, node: str, reason: s
     """State that ``node`` is revoked.  The authority may revoke anybody, an issuer what it certified (give that
     ``certificate``); :class:`CredentialsRefused` otherwise.
     """
-    body = json.dumps(
-        {
-            "authority": _id(signer.authority),
-            "node": node,
-            "reason": reason[:MAX_REASON],
-            "time": int(now().timestamp()),
-        }
-    ).encode()
+    said = {"node": node, "reason": reason[:MAX_REASON], "time": int(now().timestamp())}
+    body = json.dumps(said).encode()
     rows = to_der(signer.chain)
     shown = to_der([certificate]) if certificate is not None and signer.chain else ()
     document = {
@@ -65,7 +60,7 @@ def revoke(signer: Holder, certificate: Certificate | None, node: str, reason: s
         "signer": [_text(row) for row in rows],
         "certificate": [_text(row) for row in shown],
     }
-    return read_statement(json.dumps(document, separators=(",", ":")).encode(), signer.authority)
+    return read_statement(_written(document), signer.authority)
 
 
 def read_statement(encoded: bytes, authority: Certificate) -> Statement:
@@ -79,10 +74,11 @@ def read_statement(encoded: bytes, authority: Certificate) -> Statement:
         shown = from_der([_bytes(row) for row in document["certificate"]])
         said = json.loads(body)
         node, reason, time = said["node"], said["reason"], datetime.fromtimestamp(int(said["time"]), UTC)
-        if not isinstance(node, str) or not isinstance(reason, str) or said["authority"] != _id(authority):
-            raise ValueError("of another swarm")
-        if len(reason) > MAX_REASON or not reason.isprintable():
+        if not isinstance(reason, str) or len(reason) > MAX_REASON or not reason.isprintable():
             raise ValueError("a reason that cannot be shown")
+        peer_id(node)
+        if _written(document) != encoded:
+            raise ValueError("written in another way")  # one encoding, one line: sets and files rely on it
         key = check_public_key((signer[0] if signer else authority).public_key())
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, OSError) as error:
         raise CredentialsRefused(f"not a revocation of this swarm: {type(error).__name__}") from None
@@ -165,6 +161,10 @@ class Revocations:
 
     def __len__(self) -> int:
         return len(self._by_node)
+
+
+def _written(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def _id(certificate: Certificate) -> str:

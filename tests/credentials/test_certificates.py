@@ -130,6 +130,12 @@ def test_a_leaf_cannot_call_itself_what_only_a_certifying_certificate_is(role: R
     assert "no role" in refused(leaf(family.issuer, role), family.authority)
 
 
+def test_what_certifies_is_a_node_and_says_so() -> None:
+    family = Family()
+    odd = leaf(family.issuer, Role.INVITE, depth=0)
+    assert "signed by somebody who is no node" in refused(make_process(odd), family.authority)
+
+
 def test_the_authority_makes_no_processes() -> None:
     authority = found_authority("lepton")
     assert "no role" in refused(leaf(authority, Role.PROCESS), authority)

@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from swarm_keys import Family, node_of
 
@@ -108,6 +108,20 @@ def test_the_authority_of_another_swarm_has_no_say() -> None:
     assert not Revocations(AUTHORITY, [foreign])
 
 
+def test_a_statement_has_one_encoding_of_one_line() -> None:
+    document = json.loads(STATEMENTS[0].encoded)
+    assert b"\n" not in STATEMENTS[0].encoded
+    for again in (json.dumps(document, indent=1), json.dumps(document), json.dumps({**document, "more": 1})):
+        with pytest.raises(CredentialsRefused):
+            read_statement(again.encode(), AUTHORITY)
+
+
+def test_what_is_revoked_is_an_id() -> None:
+    for node in ("", "first", "A" * 32, "../" * 10):
+        with pytest.raises(CredentialsRefused):
+            revoke(FAMILY.authority, None, node, "x")
+
+
 @pytest.mark.parametrize("field", ["body", "signature"])
 def test_a_changed_statement_is_refused(field: str) -> None:
     document = json.loads(STATEMENTS[0].encoded)
@@ -129,6 +143,7 @@ def test_arbitrary_bytes_are_refused(data: bytes) -> None:
         read_statement(data, AUTHORITY)
 
 
+@settings(deadline=None)
 @given(
     sides=st.lists(st.lists(st.sampled_from(STATEMENTS), max_size=6), min_size=2, max_size=4), order=st.integers(0, 9)
 )

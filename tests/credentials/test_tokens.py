@@ -62,6 +62,7 @@ def test_a_later_version_is_told_from_nonsense() -> None:
         read_token(PREFIX + "A" * MAX_TOKEN)
 
 
+@settings(deadline=None)
 @given(text=st.text(max_size=300) | st.binary(max_size=300).map(bytes.hex))
 def test_arbitrary_text_is_refused_in_one_line_that_shows_nothing_of_it(text: str) -> None:
     for token in (text, PREFIX + text):
@@ -71,7 +72,7 @@ def test_arbitrary_text_is_refused_in_one_line_that_shows_nothing_of_it(text: st
         assert len(text) < 12 or text not in str(caught.value)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(at=st.integers(len(PREFIX), len(TOKEN) - 1), character=st.sampled_from("AZaz09_-"))
 def test_one_wrong_character_anywhere_is_noticed(at: int, character: str) -> None:
     changed = TOKEN[:at] + character + TOKEN[at + 1 :]
@@ -82,6 +83,7 @@ def test_one_wrong_character_anywhere_is_noticed(at: int, character: str) -> Non
     assert TOKEN[20:60] not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(cut=st.integers(0, len(TOKEN) - 1))
 def test_a_token_that_was_cut_off_is_refused(cut: int) -> None:
     with pytest.raises(LeptonError):

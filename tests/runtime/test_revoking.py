@@ -110,6 +110,7 @@ async def test_processes_of_a_revoked_node_are_cut_off_and_those_of_nodes_that_i
         bench.hears_of(process)
     await bench.revoker.take([against(OTHER).encoded])
     assert set(bench.expelled) == {processes[0].id, processes[1].id, None}
+    assert not bench.failed, "this peer goes on"
     with pytest.raises(Revoked):
         bench.hears_of(processes[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ from lepton_p2p.credentials.enrolment import Request, grant, write_request
 from lepton_p2p.credentials.keys import new_key
 from lepton_p2p.credentials.revocations import revoke
 from lepton_p2p.errors import CredentialsRefused, ProtocolMismatch, Revoked, SwarmUnreachable
-from lepton_p2p.identity import PeerId, PeerInfo
+from lepton_p2p.identity import PeerId, PeerInfo, split_address
 from lepton_p2p.membership.messages import Gossip, Packet
 from lepton_p2p.rounds.messages import Admit
 from lepton_p2p.transport import guard
@@ -401,3 +402,20 @@ def test_certificates_that_are_sent_along_do_not_hide_a_revoked_node() -> None:
     for above in ((*decoys, member, issuer), (member, issuer)):
         with pytest.raises(Revoked):
             security.judge(to_pem([leaf]), to_pem(above))
+
+
+async def test_hundreds_of_connections_that_say_nothing_or_nonsense_keep_nobody_out_and_are_hung_up() -> None:
+    async with door() as there, there.caller(FAMILY.process) as channels:
+        host, port = split_address(there.address)
+        async with asyncio.timeout(4 * DEADLINE):
+            silent = [await asyncio.open_connection(host, port) for _ in range(400)]
+            for number, (_, writer) in enumerate(silent):
+                # A TLS record that announces 16 KiB and never brings them, plain text, or nothing at all.
+                writer.write((b"\x16\x03\x01\x40\x00\x01", b"PRI * HTTP/2.0\r\n\r\n", b"")[number % 3])
+            assert await channels.status(there.address) == STATUS
+            async with there.caller(make_process(FAMILY.issuer)) as newcomer:
+                assert await newcomer.status(there.address) == STATUS
+            for reader, writer in silent:
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() is not None
+                writer.close()

@@ -223,3 +223,37 @@ async def test_health_can_be_watched() -> None:
         assert (await watch.read()).status == SERVING
         await server.set_serving(False)
         assert (await watch.read()).status == NOT_SERVING
+
+
+async def http2(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """The next frame: its type and payload (RFC 9113, section 4.1)."""
+    head = await reader.readexactly(9)
+    return head[3], await reader.readexactly(int.from_bytes(head[:3], "big"))
+
+
+async def test_a_flood_of_pings_costs_the_connection() -> None:
+    preface, settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+    ping = b"\x00\x00\x08\x06\x00\x00\x00\x00\x00" + bytes(8)
+    goaway, enhance_your_calm = 7, 11
+    async with serving(Recorder().handlers()) as server, Channels(swarm="lepton") as channels:
+        host, port = split_address(server.address)
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(preface + settings + 100 * ping)
+        async with asyncio.timeout(DEADLINE):
+            while (frame := await http2(reader))[0] != goaway:
+                pass
+            assert int.from_bytes(frame[1][4:8], "big") == enhance_your_calm
+            await reader.read()  # until it hangs up
+        writer.close()
+        assert await channels.status(server.address) == STATUS
+
+
+async def test_metadata_without_end_are_refused() -> None:
+    recorder = Recorder()
+    async with serving(recorder.handlers()) as server, grpc.aio.insecure_channel(server.address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary("/lepton.v1.Swarm/Status")(
+                b"", timeout=DEADLINE, metadata=(*Hello("lepton").to_metadata(), ("x-large", "a" * 100_000))
+            )
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert not recorder.got
