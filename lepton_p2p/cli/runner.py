@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -21,6 +23,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     Ctrl+C and SIGTERM cancel it, wait for its clean-up, and end the program with 130 and 143, unless ``main`` takes the
     signals over (see ``stopping``).
     """
+    _allow_many_files()
     # The first handler (see ``cli.main``) knows no clean-up; asyncio takes over from Python's own one only.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -30,6 +33,13 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         raise typer.Exit(INTERRUPTED) from None
     except asyncio.CancelledError:
         raise typer.Exit(TERMINATED) from None
+
+
+def _allow_many_files() -> None:
+    """As many open files as the system lets this user have: the usual 1024 are used up by a thousand strangers."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _cancelled_by_sigterm(main: Coroutine[Any, Any, T]) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -140,15 +140,21 @@ def from_der(rows: Sequence[bytes]) -> tuple[Certificate, ...]:
     for row in rows:
         if len(row) > MAX_CERTIFICATE:
             raise ValueError(f"a certificate has at most {MAX_CERTIFICATE} bytes, this one {len(row)}")
-    return tuple(_parse(row) for row in rows)
+    return _read_all(lambda: [x509.load_der_x509_certificate(row) for row in rows])
 
 
-def _parse(der: bytes) -> Certificate:
-    """Everything in it is read now: the library does so when it is asked, and would complain there."""
+def from_pem(text: bytes) -> tuple[Certificate, ...]:
+    """Certificates as TLS got them; ``ValueError`` for what is none."""
+    return _read_all(lambda: x509.load_pem_x509_certificates(text))
+
+
+def _read_all(load: Callable[[], list[Certificate]]) -> tuple[Certificate, ...]:
+    """Everything in them is read now: the library does so when it is asked, and would complain there."""
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        _ = certificate.subject, certificate.issuer, certificate.extensions
-        check_public_key(certificate.public_key())
+        certificates = load()
+        for certificate in certificates:
+            _ = certificate.subject, certificate.issuer, certificate.extensions
+            check_public_key(certificate.public_key())
     except Exception:
         raise ValueError("not a certificate of a swarm") from None
-    return certificate
+    return tuple(certificates)

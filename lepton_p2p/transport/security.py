@@ -7,10 +7,9 @@ from datetime import datetime
 from typing import Final
 
 import grpc
-from cryptography import x509
 
-from lepton_p2p.credentials.bearer import Bearer, read_bearer, to_pem
-from lepton_p2p.credentials.certificates import SERVER_NAME, Holder, now
+from lepton_p2p.credentials.bearer import Bearer, from_pem, read_bearer, to_pem
+from lepton_p2p.credentials.certificates import SERVER_NAME, Certificate, Holder, now
 from lepton_p2p.credentials.keys import private_pem
 from lepton_p2p.credentials.revocations import Revocations
 from lepton_p2p.errors import CredentialsRefused, Revoked
@@ -80,8 +79,9 @@ class Security:
             raise Revoked(f"node {short(statement.node)} was revoked: {statement.reason}", statement.encoded)
 
 
-def _parsed(certificate: bytes, above: bytes) -> list[x509.Certificate]:
+def _parsed(certificate: bytes, above: bytes) -> tuple[Certificate, ...]:
     try:
-        return x509.load_pem_x509_certificates(certificate + b"\n" + above)
+        (own,) = from_pem(certificate)
+        return (own, *(from_pem(above) if above else ()))
     except ValueError:
         raise CredentialsRefused(_NO_CERTIFICATE) from None

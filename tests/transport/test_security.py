@@ -13,6 +13,9 @@ from datetime import timedelta
 import grpc
 import pytest
 from control_fakes import DEADLINE, JOB, MANIFEST, ME, STATUS, YOU, Recorder, failing, serving
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
@@ -392,6 +395,18 @@ def test_a_certificate_expires_on_a_connection_that_lives_on() -> None:
     assert security.judge(leaf, above).id == FAMILY.process.id
     with pytest.raises(CredentialsRefused, match="expired"):
         security.judge(leaf, above, now() + timedelta(days=5000))
+
+
+def test_a_certificate_with_strange_contents_is_refused_in_one_way() -> None:
+    """A member can sign anything for itself: a key of another kind, say."""
+    member, key = FAMILY.member, ed25519.Ed25519PrivateKey.generate()
+    builder = x509.CertificateBuilder().subject_name(FAMILY.process.certificate.subject).serial_number(1)
+    builder = builder.issuer_name(member.certificate.subject).public_key(key.public_key())
+    builder = builder.not_valid_before(now() - timedelta(days=1)).not_valid_after(now() + timedelta(days=1))
+    odd = builder.sign(member.key, hashes.SHA256())
+    for leaf in (to_pem([odd]), b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", b"no"):
+        with pytest.raises(CredentialsRefused):
+            Security(FAMILY.process).judge(leaf, to_pem(member.chain))
 
 
 def test_certificates_that_are_sent_along_do_not_hide_a_revoked_node() -> None:
