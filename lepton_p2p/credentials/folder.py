@@ -143,8 +143,9 @@ class KeysFolder:
         write_public(folder / f"{_key_id(certificate)}.pem", to_pem([certificate]))
 
     def keep_revoked(self, statements: Iterable[bytes]) -> None:
-        """Keep all that is revoked, in place of what was kept before."""
-        write_public(self.path / "revoked.jsonl", b"".join(statement + b"\n" for statement in statements))
+        """Keep ``statements`` and what is kept already: `keys revoke` may have written it while a peer runs here."""
+        rows = list(dict.fromkeys((*statements, *self.revoked())))[:MAX_STATEMENTS]
+        write_public(self.path / "revoked.jsonl", b"".join(row + b"\n" for row in rows))
 
     def _create(self, file: str, data: bytes) -> None:
         try:

@@ -38,6 +38,7 @@ def test_init_makes_a_swarm_once(keys: Run, tmp_path: Path) -> None:
     code, out, err = keys("init", "--keys", tmp_path / "k", "--swarm", "digits", "--name", "first")
     assert (code, err) == (0, "")
     assert KeysFolder(tmp_path / "k").valid_node()[0].id[:8] in out
+    assert "--listen 0.0.0.0:7700 --swarm digits" in out
     code, out, err = keys("init", "--keys", tmp_path / "k")
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
@@ -45,7 +46,7 @@ def test_init_makes_a_swarm_once(keys: Run, tmp_path: Path) -> None:
 
 
 def test_a_bad_name_makes_nothing(keys: Run, tmp_path: Path) -> None:
-    for option in (("--name", "../x"), ("--swarm", "x" * 65), ("--swarm", "")):
+    for option in (("--name", "../x"), ("--swarm", "x" * 65), ("--swarm", ""), ("--swarm", "a b")):
         code, _, err = keys("init", "--keys", tmp_path / "k", *option)
         assert code == 2
         assert option[0] in err

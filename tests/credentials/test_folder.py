@@ -81,6 +81,15 @@ def test_the_nodes_that_were_certified_are_remembered(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_revoked_accumulates_whoever_writes_it(tmp_path: Path) -> None:
+    folder = KeysFolder(tmp_path)
+    folder.init("lepton", "first")
+    assert folder.revoked() == ()
+    folder.keep_revoked([b"one", b"two"])
+    folder.keep_revoked([b"two", b"three"])
+    assert set(folder.revoked()) == {b"one", b"two", b"three"}
+
+
 def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
     for call in (KeysFolder(tmp_path).node, KeysFolder(tmp_path).authority, KeysFolder(tmp_path / "none").issuer):
         with pytest.raises(ConfigError, match="keys init, or join with a token"):

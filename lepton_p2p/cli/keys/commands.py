@@ -58,11 +58,12 @@ def init(
 
     FOLDER/authority.key can make anybody a member. Only `keys` needs it: move it to a safe place when all is set up.
     """
-    if not 0 < len(swarm) <= MAX_NAME or not swarm.isprintable():
-        raise ConfigError(f"--swarm: a swarm's name has 1 to {MAX_NAME} characters")
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", swarm):
+        raise ConfigError(f"--swarm: a swarm's name is 1 to {MAX_NAME} letters, digits, dots, dashes and underscores")
     node = KeysFolder(folder).init(swarm, _name(name))
+    named = "" if swarm == "lepton" else f" --swarm {swarm}"
     print(f"made swarm {swarm} in {folder}; this machine is node {node.id[:8]}")
-    print(f"start its first peer:  lepton-peer --keys {folder} --listen 0.0.0.0:7700")
+    print(f"start its first peer:  lepton-peer --keys {folder} --listen 0.0.0.0:7700{named}")
     print(f"let a machine in:      lepton-peer keys invite --keys {folder}")
 
 
