@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from lepton_p2p.credentials.bearer import Bearer, read_bearer
+from lepton_p2p.credentials.bearer import read_bearer
 from lepton_p2p.credentials.certificates import Certificate, Holder, now
 from lepton_p2p.credentials.enrolment import accept, usable_name, write_request
 from lepton_p2p.credentials.folder import KeysFolder
@@ -25,7 +25,6 @@ from lepton_p2p.transport.security import Security
 _log = structlog.get_logger(__name__)
 _AGAIN = (0.5, 8.0)
 """Seconds before seeds that did not answer are asked again: at first, at most."""
-_WARN_DAYS = 30
 _MAX_ASKED = 64
 """Peers that are asked in one go, those that others named included."""
 
@@ -54,7 +53,7 @@ async def obtain(applicant: Applicant, *, needed: bool) -> Holder | None:
         held = folder.node()
         _check_swarm(held, applicant.swarm)
         try:
-            _warn_early(read_bearer(held.chain, held.authority, now()))
+            read_bearer(held.chain, held.authority, now())
             return held
         except CredentialsRefused:
             if applicant.token is None:
@@ -124,9 +123,3 @@ async def _ask_around(
 def _check_swarm(held: Holder, swarm: str) -> None:
     if held.swarm != swarm:
         raise WrongSwarm(f"these credentials are of swarm {held.swarm!r}, not {swarm!r}: use --swarm {held.swarm}")
-
-
-def _warn_early(bearer: Bearer) -> None:
-    days = (bearer.expires - now()).days
-    if days < _WARN_DAYS:
-        _log.warning("this machine's credentials expire soon: lepton-peer keys renew", days=days)

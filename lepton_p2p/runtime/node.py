@@ -142,6 +142,7 @@ class Node:
                 fail=self.fail,
                 tasks=self.tasks,
             )
+            self.tasks.spawn(self.credentials.watch_expiry(self.fail), "watch the certificate")
         await server.start(handlers(self))
         self.server = server
         seeds = await expand(options.join, mine=address)

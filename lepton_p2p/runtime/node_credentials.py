@@ -30,6 +30,10 @@ MAX_ISSUED: Final = 10_000
 """Nodes that a peer remembers to have certified; beyond it certifies no more, lest an invitation fill the disk."""
 
 
+_DAY: Final = 86_400.0
+_WARN_SECONDS: Final = 30 * _DAY
+
+
 class NodeCredentials:
     """The node ``holder`` and a fresh process under it.  folder: where the node's credentials are kept, if anywhere.
 
@@ -46,9 +50,21 @@ class NodeCredentials:
         self.security.check(bearer)
         self.own_nodes = frozenset(bearer.nodes)
         """This node, and those that have certified it: if one of them is revoked, so is this peer."""
+        self._expires = bearer.expires
         self._writing = asyncio.Lock()
         self._bucket = TokenBucket(ENROLMENTS, 1.0)
         self._issued = set(self._folder.issued_ids()) if self._folder is not None else set[str]()
+
+    async def watch_expiry(self, fail: Callable[[BaseException], None]) -> None:
+        """Warn every day of the last month, and ``fail`` when the others take this peer for a stranger."""
+        while (left := (self._expires - now()).total_seconds()) > 0:
+            if left < _WARN_SECONDS:
+                _log.warning(
+                    "this machine's certificate expires soon: lepton-peer keys renew, then start this peer again",
+                    hours=round(left / 3600),
+                )
+            await asyncio.sleep(min(left, _DAY))
+        fail(CredentialsRefused("this machine's certificate has expired: get a new token and join again"))
 
     def revoked_by(self, statement: bytes) -> bool:
         """Whether ``statement`` is a valid one, and about this node or one that certified it."""
