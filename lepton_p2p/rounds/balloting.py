@@ -91,9 +91,9 @@ class Balloting(AgreementCore):
         """The refuser whose lineage is ahead of what this proposal could at best become."""
         number = self.epoch.number if self.epoch is not None else 0
         tag = self.epoch.tag if self.epoch is not None else 0
-        mine = Standing(len(proposal.reports), self.progress.work, number, tag)
-        peer, standing = max(proposal.strangers.values(), key=lambda s: s[1], default=(None, mine))
-        return peer if standing > mine else None
+        mine = Standing(len(proposal.reports), self.progress.work, number, tag, self.progress.origin)
+        larger = [stranger for stranger in proposal.strangers.values() if mine.yields_to(stranger[1])]
+        return max(larger, key=lambda s: s[1])[0] if larger else None
 
     def _on_promise(self, message: Promise) -> None:
         proposal = self._proposal
@@ -174,6 +174,7 @@ class Balloting(AgreementCore):
         had_epoch = self.epoch is not None
         self.epoch, self._bound, self._seeking = epoch, False, False
         self._without_epoch.clear()
+        self.held = 0
         self._fellow = frozenset(epoch.ids)
         for peer in epoch.ids:
             self._waiting.pop(peer, None)

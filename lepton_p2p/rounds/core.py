@@ -34,6 +34,9 @@ class AgreementCore(ABC):
     def __init__(self, me: PeerInfo, config: AgreementConfig, rng: Random, job: str = "") -> None:
         self.me = me
         self.job = job
+        self.held = 0
+        """The work in the checkpoint that this peer would found an epoch with (see ``Standing``); set it before
+        ``begin``.  Who is in an epoch holds what that has, and needs no checkpoint any more."""
         self.epoch: Epoch | None = None
         self.progress = Progress()
         self._config = config
@@ -50,7 +53,8 @@ class AgreementCore(ABC):
         self._alive: dict[PeerId, PeerInfo] = {}
         self._gone: dict[PeerId, str] = {}
         self._waiting: dict[PeerId, PeerInfo] = {}
-        self._without_epoch: dict[PeerId, bool] = {}
+        self._without_epoch: dict[PeerId, int | None] = {}
+        """Who said to have no epoch, and what it would found one with; None: it does not seek one."""
         self._out: list[Effect] = []
         self._now = 0.0
 
@@ -60,7 +64,7 @@ class AgreementCore(ABC):
         if self.epoch is None:
             return None
         size = sum(peer not in self._gone for peer in self.epoch.ids)
-        return Standing(size, self.progress.work, self.epoch.number, self.epoch.tag)
+        return Standing(size, self.progress.work, self.epoch.number, self.epoch.tag, self.progress.origin)
 
     def _run_if_possible(self) -> None:
         if self.epoch is not None and not self._bound and self.progress.start_attempt():

@@ -40,12 +40,13 @@ def decide(
     if not behind and (reason := _rejection(reports, base, max_attempts)):
         base, digest, holders, rejected = base + 1, 0, (), reason
     state = _majority(r.state for r in reports.values() if r.pending == base + 1 and r.state)
+    origin = max(r.origin for r in reports.values())
     number = max((r.epoch.number for r in reports.values() if r.epoch is not None), default=0) + 1
     members = tuple(
         Member(peers[peer], _since(reports[peer], base, digest, rejected, state))
         for peer in _ring_order(peers, reports)
     )
-    return Epoch(number, ballot, members), Decision(base, digest, holders, work, rejected, tuple(lost))
+    return Epoch(number, ballot, members), Decision(base, digest, holders, work, rejected, tuple(lost), origin)
 
 
 def _established(report: Report) -> bool:

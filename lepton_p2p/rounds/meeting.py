@@ -14,10 +14,12 @@ TOLD_AT_ONCE = 16
 
 
 class Meeting(AgreementCore):
-    """A peer without an epoch asks live peers in turn to admit it; if nobody has one, the lowest id founds it.
+    """A peer without an epoch asks live peers in turn to admit it; if nobody has one, the peer with the most work in
+    its checkpoint founds it, the lowest id of several.
 
     The first member of an epoch announces it to live peers outside.  Of two lineages that meet so, the one with the
-    smaller ``Standing`` yields, peer by peer.
+    smaller ``Standing`` yields, peer by peer.  A peer that finds an epoch which has not come as far as its own
+    checkpoint founds another one, and the two lineages meet.
     """
 
     def _on_admit(self, message: Admit) -> None:
@@ -25,11 +27,15 @@ class Meeting(AgreementCore):
         if sender.id == self.me.id:
             return
         if self.epoch is None:
-            self._out.append(Send(sender.address, AdmitReply(self.me, False, "", self._seeking)))
+            self._out.append(Send(sender.address, AdmitReply(self.me, False, "", self._seeking, self.held)))
             return
         if message.job != self.job:
             reason = f"this swarm runs job {self.job or 'none'}, the peer brought {message.job or 'none'}"
             self._out.append(Send(sender.address, AdmitReply(self.me, False, reason, False)))
+            return
+        if message.held > self.progress.work:
+            behind = AdmitReply(self.me, False, "", False, self.progress.work, behind=True)
+            self._out.append(Send(sender.address, behind))
             return
         self._gone.pop(sender.id, None)
         self._waiting[sender.id] = sender
@@ -69,7 +75,7 @@ class Meeting(AgreementCore):
             return
         mine = self.standing
         assert mine is not None
-        if message.standing > mine:
+        if mine.yields_to(message.standing):
             self._yield("a larger swarm was met", towards=sender)
         else:
             self._out.append(Send(sender.address, Announce(self.me, mine, self.job)))
@@ -78,7 +84,8 @@ class Meeting(AgreementCore):
         self._seeking = False
         ballot = Ballot(self._promised.counter + 1, self.me.id)
         self._promised = ballot
-        self._install(Epoch(1, ballot, (Member(self.me, 1),)), Decision(0, 0, (), 0))
+        decision = Decision(0, 0, (), self.held, origin=self.held)
+        self._install(Epoch(1, ballot, (Member(self.me, 1),)), decision)
 
     def _yield(self, reason: str, towards: PeerInfo | None) -> None:
         """Give up this lineage: what it holds is obsolete; ask to be admitted elsewhere."""
@@ -95,14 +102,16 @@ class Meeting(AgreementCore):
         self._out.append(SetTimer("seek", self._now + self._config.seek_interval))
 
     def _seek(self) -> None:
-        """Ask one live peer; if all of them seek too, the lowest id founds the first epoch.
+        """Ask one live peer; if all of them seek too, who holds the most, of several the lowest id, founds the first
+        epoch.
 
         Live is who lives, whether it said goodbye to an epoch or not: if all have left it, they must meet again.
         """
         self._seeking = True
         others = list(self._alive)
-        seekers = {peer for peer, seeking in self._without_epoch.items() if seeking}
-        if others and all(peer in self._without_epoch for peer in others) and self.me.id < min(seekers, default="~"):
+        seekers = [(-held, peer) for peer, held in self._without_epoch.items() if held is not None]
+        mine = (-self.held, self.me.id)
+        if others and all(peer in self._without_epoch for peer in others) and all(mine < other for other in seekers):
             self._found()
             return
         unasked = [peer for peer in others if peer not in self._without_epoch]
@@ -113,7 +122,7 @@ class Meeting(AgreementCore):
         self._out.append(SetTimer("seek", self._now + self._config.seek_interval))
 
     def _ask(self, peer: PeerInfo) -> None:
-        self._out.append(Send(peer.address, Admit(self.me, self.job)))
+        self._out.append(Send(peer.address, Admit(self.me, self.job, self.held)))
 
     def _on_admit_reply(self, message: AdmitReply) -> None:
         if not self._seeking or self._bound:
@@ -122,7 +131,10 @@ class Meeting(AgreementCore):
             self._out.append(SetTimer("seek", self._now + 2 * self._config.promise_timeout))
         elif message.reason:
             self._emit(fx.Refused(message.sender, message.reason))
+        elif message.behind:
+            if self.held > message.held:
+                self._found()
         else:
-            self._without_epoch[message.sender.id] = message.seeking
+            self._without_epoch[message.sender.id] = message.held if message.seeking else None
             if all(peer in self._without_epoch for peer in self._alive):
                 self._seek()

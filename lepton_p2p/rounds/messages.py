@@ -15,14 +15,26 @@ from lepton_p2p.rounds.epoch import Ballot, Epoch
 class Standing:
     """How far a lineage has come; lineages that meet are compared by this, the smaller yields.
 
-    ``size`` members in its epoch, ``work`` contributions applied since the swarm started (sum over rounds of
-    the number of contributors), then the epoch's number and tag to break ties.
+    ``size`` members in its epoch, ``work`` contributions applied since the training started (sum over rounds of
+    the number of contributors), then the epoch's number and tag to break ties.  ``origin``: the work that was in the
+    checkpoint from which the lineage was founded (0: none, it began anew).
     """
 
     size: int
     work: int
     number: int
     tag: int
+    origin: int = 0
+
+    def yields_to(self, other: Standing) -> bool:
+        """Whether this lineage is the one to give up.
+
+        Before all else, the one that has not even come to where the other began: its peers had an old disk, or none.
+        (Comparing ``work`` with ``work`` would not do: of two lineages that run, both or neither might yield.)
+        """
+        if self.work < other.origin or other.work < self.origin:
+            return self.work < other.origin
+        return self < other
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,7 @@ class Report:
     digest: int = 0
     rejected: str = ""
     work: int = 0
+    origin: int = 0
     pending: int = 0
     schema: int = 0
     state: int = 0
@@ -55,7 +68,7 @@ class Decision:
 
     ``base``: the last decided round.  ``holders`` have its result with ``digest``; the others fetch it from
     them.  ``rejected``: why round ``base`` has no result, if it has none.  ``lost``: who was left behind and
-    why.  ``work`` as in :class:`Standing`.
+    why.  ``work``, ``origin`` as in :class:`Standing`.
     """
 
     base: int
@@ -64,6 +77,7 @@ class Decision:
     work: int
     rejected: str = ""
     lost: tuple[tuple[PeerId, str], ...] = ()
+    origin: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +125,31 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Please take me in at your next round boundary (from a peer without an epoch, or one that yields)."""
+    """Please take me in at your next round boundary (from a peer without an epoch, or one that yields).
+
+    ``held``: the work in the sender's checkpoint (0: it has none).
+    """
 
     sender: PeerInfo
     job: str
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class AdmitReply:
     """``queued``: I will propose you.  Else ``reason`` says why you are refused ("": I have no epoch myself).
 
-    ``seeking``: I have no epoch and look for one too; if nobody has one, the lowest id founds it.
+    ``seeking``: I have no epoch and look for one too; if nobody has one, who holds the most founds it.  ``held``: the
+    work in my checkpoint while I seek.  ``behind``: I am in an epoch that has not come as far as your checkpoint;
+    ``held`` is its work.
     """
 
     sender: PeerInfo
     queued: bool
     reason: str
     seeking: bool
+    held: int = 0
+    behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)

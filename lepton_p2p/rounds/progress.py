@@ -23,7 +23,7 @@ class Progress:
 
     ``schema`` is that of the pending input (None: the caller has handed in nothing) and ``state`` the caller's
     digest of what it was made from (0: it does not say).  ``completed`` is the last decided round; ``digest`` that
-    of its result (0: not held); ``rejected`` why it has none.
+    of its result (0: not held); ``rejected`` why it has none.  ``work`` and ``origin``: see ``Standing``.
     """
 
     def __init__(self) -> None:
@@ -31,6 +31,7 @@ class Progress:
         self.digest = 0
         self.rejected = ""
         self.work = 0
+        self.origin = 0
         self.schema: int | None = None
         self.state = 0
         self.attempts = 0
@@ -91,7 +92,7 @@ class Progress:
 
     def forget(self) -> None:
         """Leave the lineage: nothing held counts any more, and the pending input was made from what was held."""
-        self.completed, self.digest, self.rejected, self.work = 0, 0, "", 0
+        self.completed, self.digest, self.rejected, self.work, self.origin = 0, 0, "", 0, 0
         self.running, self.recovering = False, 0
         self.owed_rejections.clear()
         self.take_back()
@@ -103,7 +104,7 @@ class Progress:
         before, so that its pending input, if any, was meant for the round after its last decided one.
         """
         self.running, self.recovering = False, 0
-        self.work = decision.work
+        self.work, self.origin = decision.work, decision.origin
         base = decision.base
         if newcomer:
             obsolete = self.digest != 0 or (self.rejected != "" and not decision.rejected)
@@ -112,7 +113,8 @@ class Progress:
                 return self._reject(base, decision.rejected)
             if obsolete:
                 self.forget()
-            self.completed, self.digest, self.rejected, self.work = base, 0, "", decision.work
+            self.completed, self.digest, self.rejected = base, 0, ""
+            self.work, self.origin = decision.work, decision.origin
             return Verdict(obsolete=obsolete)
         if self.completed == base:
             return Verdict()
@@ -139,6 +141,7 @@ class Progress:
             digest=self.digest if epoch is not None else 0,
             rejected=self.rejected if epoch is not None else "",
             work=self.work if epoch is not None else 0,
+            origin=self.origin if epoch is not None else 0,
             pending=pending,
             schema=self.schema or 0,
             state=self.state,

@@ -56,10 +56,11 @@ def round_message_to_wire(message: RoundMessage) -> pb.RoundMessage:
             out.refusal.CopyFrom(refusal)
         case Install(_, epoch, decision):
             out.install.CopyFrom(pb.Install(epoch=epoch_to_wire(epoch), decision=_decision_to_wire(decision)))
-        case Admit(_, job):
-            out.admit.CopyFrom(pb.Admit(job=job))
-        case AdmitReply(_, queued, reason, seeking):
-            out.admit_reply.CopyFrom(pb.AdmitReply(queued=queued, reason=clip(reason), seeking=seeking))
+        case Admit(_, job, held):
+            out.admit.CopyFrom(pb.Admit(job=job, held=held))
+        case AdmitReply(_, queued, reason, seeking, held, behind):
+            reply = pb.AdmitReply(queued=queued, reason=clip(reason), seeking=seeking, held=held, behind=behind)
+            out.admit_reply.CopyFrom(reply)
         case Announce(_, standing, job):
             out.announce.CopyFrom(pb.Announce(standing=_standing_to_wire(standing), job=job))
         case Leaving(_, reason, number):
@@ -82,10 +83,10 @@ def round_message_from_wire(message: pb.RoundMessage) -> RoundMessage:
         case "install":
             return _install_from_wire(sender, message.install)
         case "admit":
-            return Admit(sender, check_text(message.admit.job, "a job's digest", MAX_KEY))
+            job = check_text(message.admit.job, "a job's digest", MAX_KEY)
+            return Admit(sender, job, check_counter(message.admit.held, "work"))
         case "admit_reply":
-            reply = message.admit_reply
-            return AdmitReply(sender, reply.queued, check_text(reply.reason, "a reason"), reply.seeking)
+            return _admit_reply_from_wire(sender, message.admit_reply)
         case "announce":
             job = check_text(message.announce.job, "a job's digest", MAX_KEY)
             return Announce(sender, _standing_from_wire(message.announce.standing), job)
@@ -141,6 +142,11 @@ def _install_from_wire(sender: PeerInfo, install: pb.Install) -> Install:
     return Install(sender, epoch, decision)
 
 
+def _admit_reply_from_wire(sender: PeerInfo, reply: pb.AdmitReply) -> AdmitReply:
+    reason, held = check_text(reply.reason, "a reason"), check_counter(reply.held, "work")
+    return AdmitReply(sender, reply.queued, reason, reply.seeking, held, reply.behind)
+
+
 def _report_to_wire(report: Report) -> pb.Report:
     return pb.Report(
         peer=report.peer,
@@ -148,6 +154,7 @@ def _report_to_wire(report: Report) -> pb.Report:
         completed=report.completed,
         digest=report.digest,
         work=report.work,
+        origin=report.origin,
         pending=report.pending,
         schema=report.schema,
         rejected=clip(report.rejected),
@@ -164,6 +171,7 @@ def _report_from_wire(report: pb.Report) -> Report:
         completed=check_counter(report.completed, "a round"),
         digest=report.digest,
         work=check_counter(report.work, "work"),
+        origin=check_counter(report.origin, "work"),
         pending=check_counter(report.pending, "a round"),
         schema=report.schema,
         rejected=check_text(report.rejected, "a reason"),
@@ -181,6 +189,7 @@ def _decision_to_wire(decision: Decision) -> pb.Decision:
         work=decision.work,
         rejected=clip(decision.rejected),
         lost=[common_pb2.Lost(peer=peer, reason=clip(reason)) for peer, reason in decision.lost],
+        origin=decision.origin,
     )
 
 
@@ -193,11 +202,14 @@ def _decision_from_wire(decision: pb.Decision) -> Decision:
         work=check_counter(decision.work, "work"),
         rejected=check_text(decision.rejected, "a reason"),
         lost=tuple((peer_id(lost.peer), check_text(lost.reason, "a reason")) for lost in decision.lost),
+        origin=check_counter(decision.origin, "work"),
     )
 
 
 def _standing_to_wire(standing: Standing) -> pb.Standing:
-    return pb.Standing(size=standing.size, work=standing.work, number=standing.number, tag=standing.tag)
+    return pb.Standing(
+        size=standing.size, work=standing.work, number=standing.number, tag=standing.tag, origin=standing.origin
+    )
 
 
 def _standing_from_wire(standing: pb.Standing) -> Standing:
@@ -206,4 +218,5 @@ def _standing_from_wire(standing: pb.Standing) -> Standing:
         work=check_counter(standing.work, "work"),
         number=check_counter(standing.number, "an epoch's number"),
         tag=standing.tag,
+        origin=check_counter(standing.origin, "work"),
     )

@@ -60,11 +60,13 @@ class VirtualSwarm:
 
     # -- scenario ----------------------------------------------------------------------------------
 
-    def add(self, *, found: bool, wants_rounds: bool = True, job: str = "", schema: int = 7) -> PeerId:
+    def add(self, *, found: bool, wants_rounds: bool = True, job: str = "", schema: int = 7, held: int = 0) -> PeerId:
+        """A fresh process; ``held``: the work in the checkpoint on its disk."""
         peer = PeerId(f"{self.rng.getrandbits(128):032x}")
         info = PeerInfo(peer, f"host-{len(self.hosts)}:1")
         seed = random.Random(self.rng.random())
         host = Host(Agreement(info, self.config, seed, job), rounds_wanted=wants_rounds, schema=schema)
+        host.machine.held = held
         self.hosts[peer] = host
         self.feed(peer, lambda: host.machine.begin(self.now, found=found))
         for other in self.live():

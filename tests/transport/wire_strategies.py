@@ -69,7 +69,7 @@ bodies = st.one_of(
 packets = st.builds(Packet, peers, bodies, many_rumours)
 
 ballots = st.builds(Ballot, counters, st.one_of(st.just(PeerId("")), peer_ids))
-standings = st.builds(Standing, st.integers(0, 10_000), counters, counters, hashes)
+standings = st.builds(Standing, st.integers(0, 10_000), counters, counters, hashes, counters)
 epochs = st.builds(
     Epoch,
     counters,
@@ -87,6 +87,7 @@ def reports(peer: PeerId) -> st.SearchStrategy[Report]:
         digest=hashes,
         rejected=lines,
         work=counters,
+        origin=counters,
         pending=counters,
         schema=hashes,
         attempts=st.integers(0, 2**32 - 1),
@@ -111,6 +112,7 @@ def installs(draw: st.DrawFn) -> Install:
         work=draw(counters),
         rejected=draw(lines),
         lost=tuple(draw(st.lists(st.tuples(peer_ids, lines), max_size=3))),
+        origin=draw(counters),
     )
     return Install(draw(peers), epoch, decision)
 
@@ -120,8 +122,8 @@ ROUND_MESSAGES: dict[type[RoundMessage], st.SearchStrategy[RoundMessage]] = {
     Promise: promises(),
     Refusal: st.builds(Refusal, peers, ballots, ballots, booleans, st.none() | standings),
     Install: installs(),
-    Admit: st.builds(Admit, peers, digests),
-    AdmitReply: st.builds(AdmitReply, peers, booleans, lines, booleans),
+    Admit: st.builds(Admit, peers, digests, counters),
+    AdmitReply: st.builds(AdmitReply, peers, booleans, lines, booleans, counters, booleans),
     Announce: st.builds(Announce, peers, standings, digests),
     Leaving: st.builds(Leaving, peers, lines, counters),
 }

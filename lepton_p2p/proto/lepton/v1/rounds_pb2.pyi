@@ -87,10 +87,13 @@ class Standing(_message.Message):
     WORK_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     TAG_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     size: _builtins.int
     work: _builtins.int
     number: _builtins.int
     tag: _builtins.int
+    origin: _builtins.int
+    """Work in the checkpoint that it was founded from; 0: none."""
     def __init__(
         self,
         *,
@@ -98,10 +101,11 @@ class Standing(_message.Message):
         work: _builtins.int = ...,
         number: _builtins.int = ...,
         tag: _builtins.int = ...,
+        origin: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "size", b"size", "tag", b"tag", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "origin", b"origin", "size", b"size", "tag", b"tag", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -124,6 +128,7 @@ class Report(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     BROKEN_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     peer: _builtins.str
     completed: _builtins.int
     digest: _builtins.int
@@ -138,6 +143,8 @@ class Report(_message.Message):
     """Why the last attempt broke, or empty; at most 500 characters."""
     state: _builtins.int
     """Digest of what the pending input was made from, or 0."""
+    origin: _builtins.int
+    """As in Standing."""
     @_builtins.property
     def epoch(self) -> Global___Epoch:
         """Absent for a newcomer."""
@@ -156,10 +163,11 @@ class Report(_message.Message):
         attempts: _builtins.int = ...,
         broken: _builtins.str = ...,
         state: _builtins.int = ...,
+        origin: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "attempts", b"attempts", "broken", b"broken", "completed", b"completed", "digest", b"digest", "epoch", b"epoch", "peer", b"peer", "pending", b"pending", "rejected", b"rejected", "schema", b"schema", "state", b"state", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "attempts", b"attempts", "broken", b"broken", "completed", b"completed", "digest", b"digest", "epoch", b"epoch", "origin", b"origin", "peer", b"peer", "pending", b"pending", "rejected", b"rejected", "schema", b"schema", "state", b"state", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
     _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
@@ -179,11 +187,14 @@ class Decision(_message.Message):
     WORK_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     base: _builtins.int
     digest: _builtins.int
     work: _builtins.int
     rejected: _builtins.str
     """Why round `base` has no result, or empty; at most 500 characters."""
+    origin: _builtins.int
+    """As in Standing."""
     @_builtins.property
     def holders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Peer ids; at most 10000."""
@@ -201,10 +212,11 @@ class Decision(_message.Message):
         work: _builtins.int = ...,
         rejected: _builtins.str = ...,
         lost: _abc.Iterable[_common_pb2.Lost] | None = ...,
+        origin: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "digest", b"digest", "holders", b"holders", "lost", b"lost", "rejected", b"rejected", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "digest", b"digest", "holders", b"holders", "lost", b"lost", "origin", b"origin", "rejected", b"rejected", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -337,16 +349,20 @@ class Admit(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """Digest of the job that the sender trains, or empty; at most 128 characters."""
+    held: _builtins.int
+    """Work in the sender's checkpoint; 0: it has none."""
     def __init__(
         self,
         *,
         job: _builtins.str = ...,
+        held: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "job", b"job"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -359,21 +375,29 @@ class AdmitReply(_message.Message):
     QUEUED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     SEEKING_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
     queued: _builtins.bool
     reason: _builtins.str
     """At most 500 characters."""
     seeking: _builtins.bool
     """I have no epoch and look for one too."""
+    held: _builtins.int
+    """Work in my checkpoint while I seek, of my epoch if that is behind."""
+    behind: _builtins.bool
+    """I am in an epoch that has not come as far as your checkpoint."""
     def __init__(
         self,
         *,
         queued: _builtins.bool = ...,
         reason: _builtins.str = ...,
         seeking: _builtins.bool = ...,
+        held: _builtins.int = ...,
+        behind: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queued", b"queued", "reason", b"reason", "seeking", b"seeking"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "held", b"held", "queued", b"queued", "reason", b"reason", "seeking", b"seeking"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
