@@ -30,8 +30,9 @@ class Cursor:
 
     total: samples of the data set.  seed: of the permutations.  batch: samples per peer and round.  pass_number: from
     0.  position: the first place of this pass never handed out.  returned: handed out and come back, disjoint, below
-    ``position``.  used, skipped: places of this pass that are done.  step: rounds that had contributors.  samples,
-    skips: used and skipped since the start.  claimants: who gets samples in the coming round, in order.
+    ``position``.  used, skipped: places of this pass that are done.  step: rounds that had contributors.  work: how
+    many contributors those had, all together.  samples, skips: used and skipped since the start.  claimants: who gets
+    samples in the coming round, in order; nobody until the training starts.
     """
 
     total: int
@@ -43,6 +44,7 @@ class Cursor:
     used: int = 0
     skipped: int = 0
     step: int = 0
+    work: int = 0
     samples: int = 0
     skips: int = 0
     claimants: tuple[PeerId, ...] = ()
@@ -78,7 +80,8 @@ class Cursor:
 
         Contributors' claims are used.  Claims of the refused come back with one more try, or are skipped after
         ``MAX_TRIES``.  All other claims come back as they were.  The next claimants are the members that say in their
-        notes that they are ready; ``founders``: those that became it by this round, the first.
+        notes that they are ready; ``founders``: those that became it by this round, the first.  If nobody had a claim
+        yet, nobody gets one until so many are ready as each member's note wants.
         """
         plan = self.plan()
         given = {peer: Note.read(notes.get(peer, b"")) for peer in members}
@@ -93,6 +96,9 @@ class Cursor:
             used += size_of(done)
             back.extend(rest)
         ready = [peer for peer in members if peer in founders or _is_ready(given[peer])]
+        quorum = max((note.quorum for note in given.values() if note is not None), default=1)
+        if not self.claimants and len(ready) < quorum:
+            ready = []
         moved = replace(
             self,
             position=max((item.stop for claim in plan.values() for item in claim), default=0),
@@ -100,6 +106,7 @@ class Cursor:
             used=self.used + used,
             skipped=self.skipped + skipped,
             step=self.step + bool(contributors),
+            work=self.work + len(contributors),
             samples=self.samples + used,
             skips=self.skips + skipped,
             # The refused come last: places that come back are handed out first, and should go to somebody else.

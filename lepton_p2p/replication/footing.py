@@ -60,9 +60,9 @@ class Turn:
 
 
 class Footing:
-    """One peer's; see the table above."""
+    """One peer's; see the table above.  ``quorum``: how many must hold the state before the training starts."""
 
-    def __init__(self) -> None:
+    def __init__(self, quorum: int = 1) -> None:
         self.established = False
         """Whether the replica holds the swarm's state."""
         self.all_ready = False
@@ -71,6 +71,7 @@ class Footing:
         """Whether what it holds goes back to what it held itself, and was not fetched from others."""
         self.rejections = 0
         """Rounds in a row that had no result."""
+        self._quorum = quorum
         self._catching = False
         self._fresh = True
         self._failures = 0
@@ -82,20 +83,20 @@ class Footing:
         *,
         seen: Callable[[], int | None],
         seed: Callable[[], int],
+        work: int = 0,
     ) -> Note:
         """What to write into the coming round.
 
         ``seen``: how many rounds the swarm has done, if this peer took part in all of them; ``seed``: the digest of
-        what it would start from.  Both are only asked while it is fresh.
+        what it would start from.  Both are only asked while it is fresh.  ``work``: contributions in what it holds.
         """
         if self.established:
-            return Note(NoteFlag.READY, tuple(claim), loss_sum)
-        if self._catching:
-            return Note(failures=self._failures)
+            return Note(NoteFlag.READY, tuple(claim), loss_sum, quorum=self._quorum)
+        flags = NoteFlag.NONE if self._catching else NoteFlag.WANTS_STATE
         if not self._fresh:
-            return Note(NoteFlag.WANTS_STATE, failures=self._failures)
-        flags = NoteFlag.WANTS_STATE | NoteFlag.FRESH
-        return Note(flags, failures=self._failures, seen=seen(), seed=seed())
+            return Note(flags, failures=self._failures, work=work, quorum=self._quorum)
+        flags |= NoteFlag.FRESH
+        return Note(flags, (), 0.0, self._failures, seen(), seed(), work, self._quorum)
 
     def take(self, result: RoundResult, me: PeerId) -> Turn:
         """A round is decided: what to do with it.  ``me`` took part in it."""
@@ -123,6 +124,7 @@ class Footing:
     def caught_up(self) -> None:
         """The state has arrived and what was kept has been applied."""
         self.established, self.founded, self._catching, self._failures = True, False, False, 0
+        self._fresh = False
 
     def fetch_failed(self) -> None:
         """Nobody could give the state (any more): ask for a newer one."""
@@ -130,8 +132,11 @@ class Footing:
         self._failures += 1
 
     def enter_again(self) -> None:
-        """What is held is obsolete: ask for the state in the next round."""
-        self.established = self.all_ready = self._fresh = self._catching = False
+        """What is held is obsolete: ask for the state in the next round.
+
+        Who has not had a round yet (its first epoch yielded to another one at once) is as fresh as before.
+        """
+        self.established = self.all_ready = self._catching = False
         self.rejections = 0
 
     def step_out(self) -> None:
@@ -159,16 +164,24 @@ def founders_of(result: RoundResult) -> Collection[PeerId]:
     """Whose state the training starts from, if ``result`` is its first round; nobody otherwise.
 
     It is, if nobody has ever seen a round of this training and somebody knows that there was none: otherwise those
-    that held the state may just have died.  The first member's state counts, and who holds the same founds too.
+    that held the state may just have died.  (Who has seen rounds of another lineage, which had not come as far as a
+    checkpoint that is there, does not count.)  The state with the most work counts, of several that of the member
+    which is first in the ring; and who holds the same founds too.
     """
     notes = _read(result)
-    fresh = [note for note in notes.values() if note is not None and NoteFlag.FRESH in note.flags]
-    known = any(note.seen is not None and note.seen + 1 == result.round for note in fresh)
-    if len(fresh) < len(result.members) or not known:
+    in_order = [notes.get(peer) for peer in result.members]
+    fresh = [note for note in in_order if note is not None and NoteFlag.FRESH in note.flags]
+    if not any(note.seen is not None and note.seen + 1 == result.round for note in fresh):
         return ()
-    first = notes[result.members[0]]
-    assert first is not None  # all are fresh
-    return frozenset(peer for peer, note in notes.items() if note is not None and note.seed == first.seed)
+    best = max(fresh, key=lambda note: note.work)
+    for note in in_order:
+        if note is None or NoteFlag.READY in note.flags:
+            return ()
+        if NoteFlag.FRESH not in note.flags and note.work >= best.work:
+            return ()
+    return frozenset(
+        peer for peer, note in notes.items() if note in fresh and (note.work, note.seed) == (best.work, best.seed)
+    )
 
 
 def _read(result: RoundResult) -> Notes:

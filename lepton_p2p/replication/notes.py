@@ -11,10 +11,10 @@ from functools import lru_cache
 
 from lepton_p2p.replication.ranges import Range
 
-VERSION = 2
+VERSION = 3
 MAX_RANGES = 64
-"""Of one claim: 29 + 64 * 2 * 5 bytes stay below the limit of a note for data sets of up to 2**35 samples."""
-_HEAD = struct.Struct("!BBBdH")
+"""Of one claim: 39 + 64 * 2 * 5 bytes stay below the limit of a note for data sets of up to 2**35 samples."""
+_HEAD = struct.Struct("!BBBdHQH")
 _FRESH = struct.Struct("!QQ")
 _UNKNOWN = 2**64 - 1
 _MAX_VARINT = 5
@@ -36,7 +36,10 @@ class NoteFlag(IntFlag):
 class Note:
     """``claim``: the places (in the pass's permutation) whose gradient the sender put in; ``loss_sum`` over them.
 
-    ``failures``: how often in a row the sender could not fetch the state (counted up to 255).
+    ``failures``: how often in a row the sender could not fetch the state (counted up to 255).  ``quorum``: how many
+    members must hold the state before anybody gets samples, if it goes by the sender (up to 65535).
+
+    Of those that are not ready: ``work``, contributions in the state that the sender holds or held last.
 
     Only of those that are fresh: ``seen``: how many rounds the swarm has done, if the sender took part in all of them
     (None: it did not), so that it knows that no state is lost if nobody has any.  ``seed``: 64-bit digest of the state
@@ -49,6 +52,8 @@ class Note:
     failures: int = 0
     seen: int | None = None
     seed: int = 0
+    work: int = 0
+    quorum: int = 1
 
     def encode(self) -> bytes:
         """At most ``MAX_NOTE`` (1024) bytes; ``ValueError`` for more than ``MAX_RANGES`` ranges."""
@@ -58,14 +63,16 @@ class Note:
         if NoteFlag.FRESH in self.flags:
             body = _FRESH.pack(_UNKNOWN if self.seen is None else self.seen, self.seed)
         body += b"".join(_varint(number) for item in self.claim for number in (item.start, item.size))
-        return _HEAD.pack(VERSION, self.flags, min(self.failures, 255), self.loss_sum, len(self.claim)) + body
+        failures, quorum = min(self.failures, 255), min(self.quorum, 0xFFFF)
+        head = _HEAD.pack(VERSION, self.flags, failures, self.loss_sum, len(self.claim), self.work, quorum)
+        return head + body
 
     @classmethod
     def decode(cls, data: bytes) -> Note:
         """Read what ``encode`` wrote; ``ValueError`` for anything else (bytes come from the network)."""
         if len(data) < _HEAD.size:
             raise ValueError("a training note is too short")
-        version, flags, failures, loss_sum, count = _HEAD.unpack_from(data)
+        version, flags, failures, loss_sum, count, work, quorum = _HEAD.unpack_from(data)
         if version != VERSION or count > MAX_RANGES or flags & ~7:
             raise ValueError(f"not a training note of version {VERSION}")
         start = _HEAD.size + (_FRESH.size if flags & NoteFlag.FRESH else 0)
@@ -78,7 +85,8 @@ class Note:
         claim = tuple(Range(first, first + size) for first, size in zip(numbers[::2], numbers[1::2], strict=True))
         # A loss is only shown: a broken one must not break the round.
         loss_sum = loss_sum if math.isfinite(loss_sum) else 0.0
-        return cls(NoteFlag(flags), claim, loss_sum, failures, None if seen == _UNKNOWN else seen, seed)
+        known = None if seen == _UNKNOWN else seen
+        return cls(NoteFlag(flags), claim, loss_sum, failures, known, seed, work, quorum)
 
     @classmethod
     def read(cls, data: bytes) -> Note | None:

@@ -44,6 +44,23 @@ def test_nobody_claims_in_the_founding_round_and_all_members_afterwards() -> Non
     assert [size_of(claim) for claim in start().plan().values()] == [10, 10, 10]
 
 
+def test_nobody_claims_before_so_many_are_ready_as_any_of_the_members_wants() -> None:
+    waiting = {
+        peer: Note(NoteFlag.READY, quorum=quorum).encode() for peer, quorum in zip(PEERS, (1, 3, 2), strict=False)
+    }
+    two = Cursor(100, 1, 10).advance(members=PEERS[:2], contributors=(), notes=waiting, founders=PEERS[:2])
+    assert two.claimants == ()
+    three = two.advance(members=PEERS[:3], contributors=(), notes=waiting)
+    assert three.claimants == PEERS[:3]
+    left = three.advance(members=PEERS[:2], contributors=PEERS[:2], notes=waiting)
+    assert left.claimants == PEERS[:2], "who dies later is not waited for"
+
+
+def test_work_counts_contributors() -> None:
+    cursor = good_round(good_round(start(), PEERS[:3]), PEERS[:2])
+    assert (cursor.step, cursor.work) == (2, 5)
+
+
 def test_without_shuffling_places_are_samples_in_every_pass() -> None:
     sampler = Sampler(shuffle=False)
     for number in range(2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -16,8 +17,8 @@ PEERS = tuple(PeerId(f"{index:032x}") for index in (7, 3, 5))
 ENTERING = NoteFlag.WANTS_STATE | NoteFlag.FRESH
 
 
-def fresh(seed: int = 1, seen: int | None = None) -> Note:
-    return Note(ENTERING, seen=seen, seed=seed)
+def fresh(seed: int = 1, seen: int | None = None, work: int = 0) -> Note:
+    return Note(ENTERING, seen=seen, seed=seed, work=work)
 
 
 def result(notes: Sequence[Note | None], round: int = 1) -> RoundResult:
@@ -48,6 +49,23 @@ def test_if_nobody_saw_all_rounds_those_that_held_the_state_may_have_died(seen: 
 )
 def test_nobody_founds_while_somebody_may_hold_the_state_or_has_seen_the_training(other: Note | None) -> None:
     assert not founders_of(result([fresh(seen=0), other, fresh(seen=0)]))
+
+
+def test_of_different_checkpoints_the_one_with_the_most_work_counts_whoever_is_first() -> None:
+    assert set(founders_of(result([fresh(1, 0), fresh(2, 0, 70), fresh(3, 0, 69)]))) == {PEERS[1]}
+
+
+def test_who_saw_less_of_another_lineage_than_the_checkpoint_holds_does_not_stand_in_its_way() -> None:
+    yielded = Note(NoteFlag.WANTS_STATE, work=40)
+    assert set(founders_of(result([yielded, fresh(5, 0, 70), fresh(5, 0, 70)]))) == set(PEERS[1:])
+    assert not founders_of(result([replace(yielded, work=70), fresh(5, 0, 70), fresh(5, 0, 70)]))
+
+
+def test_a_peer_whose_first_epoch_yielded_before_its_first_round_is_as_fresh_as_before() -> None:
+    footing = Footing()
+    footing.enter_again()
+    note = footing.note((), 0.0, seen=lambda: 0, seed=lambda: 9, work=70)
+    assert (note.flags, note.seed, note.work) == (ENTERING, 9, 70)
 
 
 def turn(flags: list[NoteFlag], *, me: int = 0, footing: Footing | None = None, round: int = 5) -> tuple[Footing, Turn]:

@@ -16,8 +16,15 @@ claims = st.lists(st.tuples(st.integers(0, 2**34), st.integers(1, 2**34)), max_s
     lambda items: tuple(Range(start, start + size) for start, size in items)
 )
 losses = st.floats(allow_nan=False, allow_infinity=False)
+works, quorums = st.integers(0, 2**64 - 1), st.integers(0, 0xFFFF)
 old_notes = st.builds(
-    Note, st.sampled_from([NoteFlag(value) for value in range(4)]), claims, losses, st.integers(0, 255)
+    Note,
+    st.sampled_from([NoteFlag(value) for value in range(4)]),
+    claims,
+    losses,
+    st.integers(0, 255),
+    work=works,
+    quorum=quorums,
 )
 fresh_notes = st.builds(
     Note,
@@ -27,6 +34,8 @@ fresh_notes = st.builds(
     st.integers(0, 255),
     st.none() | st.integers(0, 2**64 - 2),
     st.integers(0, 2**64 - 1),
+    works,
+    quorums,
 )
 notes = old_notes | fresh_notes
 peers = st.binary(min_size=16, max_size=16).map(lambda data: PeerId(data.hex()))
