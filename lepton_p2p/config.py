@@ -20,11 +20,12 @@ from pydantic import Field, SecretStr, TypeAdapter, ValidationError, field_valid
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from lepton_p2p.durability import Durability, Interval
 from lepton_p2p.errors import AddressError, ConfigError
 from lepton_p2p.identity import join_address, split_address
 from lepton_p2p.membership.config import SwimConfig
 from lepton_p2p.presets import Preset, Timings, timings, usual_preset
-from lepton_p2p.rounds.config import AgreementConfig
+from lepton_p2p.rounds.config import MOST_MEMBERS, AgreementConfig
 from lepton_p2p.rounds.patience import PatienceConfig
 from lepton_p2p.transport.addresses import is_loopback
 
@@ -54,6 +55,8 @@ class PeerOptions(TypedDict):
     state_dir: Path | None
     keys: Path | None
     token: str | None
+    durability: Durability
+    min_peers: int
     share_memory: bool
     swim: SwimConfig
     patience: PatienceConfig
@@ -97,9 +100,9 @@ class PeerSettings(BaseSettings):
     )
     state_dir: Path | None = Field(
         None,
-        description="Folder in which the peer keeps its last known members, so that it finds the swarm again when all "
-        "--join are gone; and in its folder keys the machine's credentials, unless --keys names another. A few KiB. "
-        "Default: keep nothing.",
+        description="Folder in which the peer keeps checkpoints; its last known members, so that it finds the swarm "
+        "again when all --join are gone; and in its folder keys the machine's credentials, unless --keys names "
+        "another. Each peer needs its own. Default: keep nothing.",
     )
     keys: Path | None = Field(
         None,
@@ -115,6 +118,35 @@ class PeerSettings(BaseSettings):
     )
     token_file: Path | None = Field(
         None, description="File that holds the join token, readable by its owner. Default: none."
+    )
+    checkpoint_every: str | None = Field(
+        None,
+        description="How often the peer writes a checkpoint into --state-dir: a number of optimizer steps (100), a "
+        "time (60s, 5m, 1h) or off. It is what is lost at most if all peers die at once. Each costs one copy of the "
+        "state in memory and its bytes on disk, written beside the training; a slow disk delays the next one. "
+        "Default: 60s if there is a --state-dir.",
+    )
+    checkpoint_keep: int = Field(
+        3,
+        ge=1,
+        le=1_000_000,
+        description="How many checkpoints of a job stay on disk; older ones are removed when a newer one is complete. "
+        "More than one, since the newest may turn out to be damaged. Default: 3.",
+    )
+    resume: str = Field(
+        "auto",
+        min_length=1,
+        description="What the peer brings when it starts: auto, the newest valid checkpoint of its job in --state-dir; "
+        "never, the job's initial state; or the path of a checkpoint. It counts if the peer founds the swarm, or finds "
+        "one that has not come so far; otherwise the swarm's own state does. Default: auto.",
+    )
+    min_peers: int = Field(
+        1,
+        ge=1,
+        le=MOST_MEMBERS,
+        description="Wait with the first step until so many peers are there and hold the state; later they may come "
+        "and go. With the number of peers that wrote a checkpoint, the training goes on from it bit by bit as if "
+        "nothing had happened. Default: 1.",
     )
     advertise: str | None = Field(
         None,
@@ -226,6 +258,28 @@ class PeerSettings(BaseSettings):
             raise ValueError("write KEY=VALUE")
         return {key.strip(): text.strip() for key, _, text in pairs}
 
+    @field_validator("resume", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, Path) else value
+
+    @field_validator("checkpoint_every")
+    @classmethod
+    def _check_interval(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                Interval.parse(value)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    @property
+    def durability(self) -> Durability:
+        """How checkpoints are kept, and which one counts."""
+        every = Durability().every if self.checkpoint_every is None else Interval.parse(self.checkpoint_every)
+        resume = self.resume if self.resume in ("auto", "never") else Path(self.resume)
+        return Durability(every, self.checkpoint_keep, resume)
+
     @property
     def listen_address(self) -> str:
         """``listen``, or what follows from ``join`` when it is not given."""
@@ -253,6 +307,8 @@ class PeerSettings(BaseSettings):
             state_dir=self.state_dir,
             keys=self.keys,
             token=self.join_token(),
+            durability=self.durability,
+            min_peers=self.min_peers,
             share_memory=self.share_memory,
             swim=values.swim,
             patience=values.patience,
@@ -292,6 +348,8 @@ def load_settings(**options: Any) -> PeerSettings:
     try:
         settings = PeerSettings(**given)
         settings.timings()
+        if settings.checkpoint_every not in (None, "off") and settings.state_dir is None:
+            raise _BadOverride("checkpoint_every", "checkpoints need a folder, give --state-dir")
     except ValidationError as error:
         first = error.errors()[0]
         inner = "".join(f"{part}: " for part in first["loc"][1:])
@@ -341,7 +399,11 @@ def read_file(path: Path) -> dict[str, Any]:
     if outside:
         raise ConfigError(f"{path}: {outside[0]!r} stands outside the table [lepton]: move it there")
     folder = path.absolute().parent
-    return {key: folder / value if key in _PATHS and isinstance(value, str) else value for key, value in table.items()}
+    return {key: folder / value if _is_path(key, value) else value for key, value in table.items()}
+
+
+def _is_path(key: str, value: object) -> bool:
+    return isinstance(value, str) and (key in _PATHS or (key == "resume" and value not in ("auto", "never")))
 
 
 def _keys() -> tuple[str, ...]:

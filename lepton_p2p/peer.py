@@ -17,6 +17,7 @@ from torch import Tensor
 from lepton_p2p.collectives.operations import Op
 from lepton_p2p.collectives.packing import Packed, in_place
 from lepton_p2p.collectives.pending import Finished
+from lepton_p2p.durability import Durability
 from lepton_p2p.errors import Closed, ConfigError, RoundRejected, WaitTimeout
 from lepton_p2p.identity import PeerId, short
 from lepton_p2p.jobs import Job
@@ -58,12 +59,14 @@ class Peer:
     failure detection (swim, patience, agreement override parts of it); by default ``local`` on a loopback address and
     ``lan`` on others, as on the command line.  swarm: id that all peers must name.
     insecure: allow a non-loopback address without credentials.  advertise: the address that others should call,
-    if it is not ``listen``.  data_port: of the links (0: any free one).  state_dir: where the last known members are
-    kept, to find the swarm again, and this machine's credentials, in its folder ``keys``.  keys: the folder of the
-    credentials, if it is another one.  token: a join token, for a machine that has none yet.  share_memory: give
-    tensors to peers on this machine through memory that both share, not through sockets.  enters: whether it takes
-    part in rounds at once.  A peer that joins with ``enters=False`` does so from its first collective (or
-    ``wait_for_members``) on, and nobody waits for it before.
+    if it is not ``listen``.  data_port: of the links (0: any free one).  state_dir: where checkpoints are kept; the
+    last known members, to find the swarm again; and this machine's credentials, in its folder ``keys``.  keys: the
+    folder of the credentials, if it is another one.  token: a join token, for a machine that has none yet.
+    durability: how often checkpoints are written, how many are kept, what is resumed.  min_peers: how many must be
+    there before the training starts.  share_memory: give tensors to peers on this machine through memory that both
+    share, not through sockets.  enters: whether it takes part in rounds at once.  A peer that joins with
+    ``enters=False`` does so from its first collective (or ``wait_for_members``) on, and nobody waits for it before.
+    recalls: whether a program's own training loop goes on from its checkpoint.
 
     ``trains=False`` (default): the peer takes part in the collectives that the program calls.  ``trains=True``: it
     trains a job with :meth:`run_job`; ``job`` (``job_file``: its Python file) says which, otherwise the swarm does.
@@ -82,8 +85,11 @@ class Peer:
         state_dir: str | Path | None = None,
         keys: str | Path | None = None,
         token: str | None = None,
+        durability: Durability | None = None,
+        min_peers: int = 1,
         share_memory: bool = True,
         enters: bool = True,
+        recalls: bool = False,
         trains: bool = False,
         job: Job | None = None,
         job_file: str | Path | None = None,
@@ -104,6 +110,8 @@ class Peer:
             state_dir=None if state_dir is None else Path(state_dir),
             keys=None if keys is None else Path(keys),
             token=token,
+            durability=durability or Durability(),
+            min_peers=min_peers,
             share_memory=share_memory,
             swim=swim or usual.swim,
             patience=patience or usual.patience,
@@ -111,6 +119,7 @@ class Peer:
         )
         self._enters = enters or not join
         self._entered = False
+        self._recalls = recalls
         self._trains = trains or job is not None
         self._job = job
         self._job_file = None if job_file is None else Path(job_file)
@@ -131,6 +140,12 @@ class Peer:
         self._started = time.monotonic()
         await node.start(self._services)
         self._node = node
+        if self._recalls and self._host is not None:
+            try:
+                await self._host.durable.recall("")
+            except BaseException:
+                await self.leave()
+                raise
         if self._enters and not self._trains:
             self.enter()
         return self

@@ -10,6 +10,7 @@ import pytest
 
 import lepton_p2p as lp
 from lepton_p2p.config import PeerSettings, load_settings
+from lepton_p2p.durability import Interval
 from lepton_p2p.errors import ConfigError
 from lepton_p2p.membership.config import SwimConfig
 from lepton_p2p.presets import timings
@@ -199,3 +200,26 @@ class TestComplaints:
     def test_agreement_needs_numbers_that_can_work(self, value: str) -> None:
         name = value.partition("=")[0]
         assert complaint(agreement=[value]).startswith(f"--agreement: agreement option {name} must be finite and above")
+
+
+class TestCheckpoints:
+    def test_they_are_written_every_minute_unless_something_else_is_said(self, tmp_path: Path) -> None:
+        usual = load_settings(state_dir=tmp_path).durability
+        assert (usual.every, usual.keep, usual.resume) == (Interval(seconds=60.0), 3, "auto")
+        other = load_settings(state_dir=tmp_path, checkpoint_every="100", checkpoint_keep=7, resume="never").durability
+        assert (other.every, other.keep, other.resume) == (Interval(steps=100), 7, "never")
+        assert load_settings(state_dir=tmp_path, checkpoint_every="off").durability.every is None
+
+    def test_a_checkpoint_named_in_a_file_is_beside_it(self, tmp_path: Path) -> None:
+        file = write(tmp_path / "peer.toml", 'resume = "old/one"\n')
+        assert load_settings(config=file).durability.resume == tmp_path / "old" / "one"
+        file = write(tmp_path / "peer.toml", 'resume = "never"\n')
+        assert load_settings(config=file).durability.resume == "never"
+
+    def test_what_is_wrong_is_said_in_one_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert "--checkpoint-every" in complaint(checkpoint_every="5 minutes", state_dir=tmp_path)
+        assert complaint(checkpoint_every="100") == "--checkpoint-every: checkpoints need a folder, give --state-dir"
+        assert "--checkpoint-keep" in complaint(checkpoint_keep=0, state_dir=tmp_path)
+        assert "--min-peers" in complaint(min_peers=0)
+        monkeypatch.setenv("LEPTON_CHECKPOINT_EVERY", "0")
+        assert "LEPTON_CHECKPOINT_EVERY" in complaint(state_dir=tmp_path)

@@ -33,6 +33,10 @@ def init_distributed(
     state_dir: str | Path | None = None,
     keys: str | Path | None = None,
     token: str | None = None,
+    checkpoint_every: str | int | None = None,
+    checkpoint_keep: int | None = None,
+    resume: str | Path | None = None,
+    min_peers: int | None = None,
 ) -> Swarm:
     """Start this process's peer and return its swarm; the peer leaves by itself when the program ends.
 
@@ -59,6 +63,10 @@ def init_distributed(
             state_dir=None if state_dir is None else Path(state_dir),
             keys=None if keys is None else Path(keys),
             token=token,
+            checkpoint_every=None if checkpoint_every is None else str(checkpoint_every),
+            checkpoint_keep=checkpoint_keep,
+            resume=None if resume is None else str(resume),
+            min_peers=min_peers,
         )
         filter_library_logs(settings.log_level)
         if _thread is None or _thread.forked:

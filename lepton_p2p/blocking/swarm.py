@@ -47,7 +47,7 @@ class Swarm:
 
     def __init__(self, settings: PeerSettings, thread: LoopThread) -> None:
         # Until the program calls something that needs the others, they need not wait for it.
-        self._peer = Peer(**settings.peer_options(), enters=False)
+        self._peer = Peer(**settings.peer_options(), enters=False, recalls=True)
         self._thread = thread
         self._process = os.getpid()
         self._closed = False
@@ -154,7 +154,8 @@ class Swarm:
 
         All members end every step with the same bytes in model and optimizer.  They start with the state of the member
         that is there first (the others need not be seeded alike, but those that are start at once); who comes later
-        gets the state from the members.  Load checkpoints before this call.
+        gets the state from the members.  Load weights of your own before this call.  With ``state_dir``, the first
+        optimizer goes on from the newest checkpoint there, before the first batch.
 
         One model is trained at a time: a second call begins anew, with what the swarm then holds.  Raises
         :class:`ConfigError` for optimizers that cannot be used in a swarm.
@@ -170,6 +171,8 @@ class Swarm:
             store=self._host.state,
             seen=lambda: self._history.seen,
             guard=self._thread.interrupts.guard,
+            quorum=self._node.options.min_peers,
+            upkeep=self._host.durable.upkeep("", "plain"),
         )
         if self._share is not None:
             training.attach(self._share)

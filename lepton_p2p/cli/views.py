@@ -5,6 +5,7 @@ Text that came over the network is wrapped in ``Text``, so that brackets in it s
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from lepton_p2p.identity import short
 from lepton_p2p.membership.messages import Status
-from lepton_p2p.transport.values import MemberStatus, Phase, StatusReport
+from lepton_p2p.transport.values import CheckpointInfo, MemberStatus, Phase, StatusReport
 
 _PHASE_STYLE = {Phase.IDLE: "dim", Phase.JOINING: "yellow", Phase.TRAINING: "green", Phase.DONE: "bold green"}
 _STATUS_STYLE = {Status.ALIVE: "green", Status.SUSPECT: "yellow", Status.DEAD: "red", Status.LEFT: "dim"}
@@ -55,6 +56,7 @@ def status_to_dict(status: StatusReport) -> dict[str, Any]:
         "job_name": status.job_name,
         "uptime": status.uptime,
         "last_recovery_seconds": status.last_recovery_seconds,
+        "checkpoint": None if status.checkpoint is None else dataclasses.asdict(status.checkpoint),
         "members": [member_to_dict(member) for member in status.members],
     }
 
@@ -72,6 +74,14 @@ def loss_text(loss: float | None) -> str:
 def metrics_text(metrics: Mapping[str, float]) -> str:
     """``accuracy 0.9733 loss 0.1000``, by name."""
     return " ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
+
+
+def checkpoint_text(checkpoint: CheckpointInfo | None) -> str:
+    """``step 300, 12 s ago``, and whether writing one failed since."""
+    if checkpoint is None:
+        return "-"
+    last = f"step {checkpoint.step}, {checkpoint.age:.0f} s ago" if checkpoint.size else "none"
+    return f"{last} ({checkpoint.failures} failed since)" if checkpoint.failures else last
 
 
 def status_line(status: StatusReport) -> str:
@@ -100,7 +110,7 @@ def _numbers(status: StatusReport) -> Table:
     table.add_row("epoch", str(status.epoch), "rounds", retried)
     table.add_row("step", f"{status.step} (pass {status.data_pass})", "loss", loss_text(status.loss))
     table.add_row("samples/s", f"{status.samples_per_second:.0f}", "test", Text(metrics_text(status.metrics) or "-"))
-    table.add_row("digest", Text(status.params_digest or "-"), "", "")
+    table.add_row("digest", Text(status.params_digest or "-"), "checkpoint", checkpoint_text(status.checkpoint))
     return table
 
 

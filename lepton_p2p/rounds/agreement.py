@@ -114,6 +114,13 @@ class Agreement(Balloting, Meeting):
             self._admit_waiting()
         return self._drain()
 
+    def worked(self, now: float, work: int) -> list[Effect]:
+        """The training makes its way without rounds, and has come so far (see ``Standing``)."""
+        self._now = now
+        if self.epoch is not None:
+            self.progress.work = max(self.progress.work, work)
+        return self._drain()
+
     def leave(self, now: float, reason: str) -> list[Effect]:
         """Go: the others form the next epoch without this peer."""
         self._now = now

@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 
 from lepton_p2p.errors import ConfigError
 
+MOST_MEMBERS = 10_000
+"""Of an epoch."""
+
 
 @dataclass(frozen=True, slots=True)
 class AgreementConfig:

@@ -15,6 +15,7 @@ from lepton_p2p.identity import short
 from lepton_p2p.jobs import Job, parse_job
 from lepton_p2p.models import Built, build
 from lepton_p2p.runtime.bridge import Bridge, BridgedCollective, BridgedStateSource
+from lepton_p2p.runtime.durable import Durable
 from lepton_p2p.runtime.node import Node
 from lepton_p2p.runtime.pair_exchange import LinkExchange
 from lepton_p2p.runtime.served_state import ServedState
@@ -39,6 +40,7 @@ class JobHost:
         self._bridge = Bridge(asyncio.get_running_loop())
         self.state = ServedState(self._bridge, node.fetch_server)
         self.exchange = LinkExchange(node)
+        self.durable = Durable(node, self._bridge)
         self._given, self._file = job, file
         self._offered: asyncio.Future[tuple[Job, bool]] = asyncio.get_running_loop().create_future()
         self._news = asyncio.Event()
@@ -151,6 +153,7 @@ class JobHost:
         self.exchange.close()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
+        await self.durable.aclose(_STOP_SECONDS)
         if not self._done.done():
             self._done.set_exception(Closed("the peer was closed before its job was done"))
 
@@ -162,9 +165,11 @@ class JobHost:
             built = await asyncio.to_thread(build, job, file=self._file)
             self._job = job
             self._node.events.publish("job", f"{job.name} ({job.digest[:12]})")
+            await self.durable.note_job(job)
+            await self.durable.recall(job.digest)
             self._node.enter(job=job.digest, found=founding)
             self._node.tasks.spawn(self._offer_to_all(), "offer the job to the swarm")
-            await self._node.rounds.wait_for_epoch(lambda epoch: True)
+            await self._node.gathered()
         except LeptonError as error:
             self._end(error)
         else:
@@ -177,6 +182,11 @@ class JobHost:
             if joining:
                 await self._compare(self._given)
             return self._given, not joining
+        last = None if joining else await self.durable.last_job()
+        if last is not None and not self._offered.done():
+            # As if it had been offered: another one that comes meanwhile is refused.
+            self._offered.set_result((last, True))
+            _log.warning("going on with the job that was trained here last; --resume never forgets it", job=last.name)
         while not self._offered.done():
             self._news.clear()
             for peer in self._node.view():
@@ -237,6 +247,8 @@ class JobHost:
             store=self.state,
             on_progress=lambda progress: self._bridge.post(self._tell, progress),
             founder=founder,
+            quorum=self._node.options.min_peers,
+            upkeep=self.durable.upkeep(job.digest, job.strategy.name),
         )
         self._thread = threading.Thread(target=self._train, args=(self._trainer,), name="training", daemon=True)
         self._thread.start()
@@ -270,6 +282,10 @@ class JobHost:
                 **progress.metrics,
             }
             self._node.events.publish("step", f"step {progress.step}", values=values)
+        if self._job is not None and progress.report is not None and progress.report.result is None:
+            # The agreement counts what rounds bring; what comes about without them it must be told.
+            work = progress.samples // self._job.batch_size
+            self._node.rounds.feed(lambda now: self._node.agreement.worked(now, work))
 
     def _end(self, error: BaseException | None) -> None:
         if error is not None and not self._stopping:

@@ -38,6 +38,7 @@ from lepton_p2p.runtime.events import EventHub
 from lepton_p2p.runtime.node_credentials import NodeCredentials
 from lepton_p2p.runtime.options import NodeOptions
 from lepton_p2p.runtime.revoking import Revoker
+from lepton_p2p.runtime.state_lock import locked
 from lepton_p2p.tasks import OwnedTasks
 from lepton_p2p.transport.addresses import check_exposure, expand, resolve_advertised
 from lepton_p2p.transport.channels import Channels
@@ -68,8 +69,9 @@ class Node:
         self.on_met: list[Callable[[], None]] = []
         self.on_gone: list[Callable[[PeerId], None]] = []
         self.on_declared_dead: list[Callable[[], None]] = []
+        self.on_dropped: list[Callable[[], None]] = []
         self.founded = False
-        """Whether this peer founded an epoch: it starts from the initial state and needs nobody's."""
+        """Whether this peer founded its lineage: it starts from its own state and needs nobody's."""
         self.credentials: NodeCredentials | None = None
         """What this peer shows and whom it believes; None in a swarm without credentials."""
         self.revoker: Revoker | None = None
@@ -83,7 +85,8 @@ class Node:
 
         Raises :class:`InsecureRefused`, :class:`PortInUse`, :class:`AddressError`, :class:`CredentialsRefused`; and
         :class:`WrongSwarm`, :class:`ProtocolMismatch` or :class:`AddressError` if that is what a seed answers to the
-        first call.  Seeds that do not answer are no error: they are tried for ever.
+        first call.  Seeds that do not answer are no error: they are tried for ever.  :class:`ConfigError` if another
+        peer uses the state directory.
         """
         options = self.options
         host, _ = split_address(options.listen)
@@ -106,6 +109,7 @@ class Node:
 
     async def _start(self, host: str, handlers: Callable[[Node], Handlers]) -> None:
         options = self.options
+        self._stack.enter_context(locked(options.state_dir))
         self._stack.push_async_callback(self.tasks.aclose)
         security = self.credentials.security if self.credentials is not None else None
         server = ControlServer(options.listen, swarm=options.swarm, security=security)
@@ -211,6 +215,18 @@ class Node:
         """Want to be in an epoch, of peers with the same ``job``; ``found`` starts one alone."""
         self.agreement.job = job
         self.rounds.feed(lambda now: self.agreement.begin(now, found=found))
+
+    async def gathered(self) -> None:
+        """Wait until this peer is in an epoch, and so many others as are wanted before the first round."""
+        progress = self.agreement.progress
+        await self.rounds.wait_for_epoch(
+            lambda epoch: (
+                len(epoch.members) >= self.options.min_peers
+                # Or the training is under way: this peer comes late.
+                or progress.completed > 0
+                or progress.work > progress.origin
+            )
+        )
 
     def fail(self, error: BaseException) -> None:
         """Something made this peer useless (wrong swarm, wrong job): whoever waits for it is told."""
@@ -331,9 +347,15 @@ class Node:
                 _log.info("new epoch", number=epoch.number, members=names)
                 self.founded = self.founded or epoch.number == 1
                 if epoch.number == 1 and self.options.join:
-                    _log.warning("nobody in the swarm is in an epoch: this peer founds one, from the initial state")
+                    start = "its checkpoint" if decision.origin else "the initial state"
+                    _log.warning(
+                        f"nobody in the swarm is in an epoch that is as far: this peer founds one, from {start}"
+                    )
                 self.events.publish("epoch", f"epoch {epoch.number}: {names}", values={"number": epoch.number})
             case fx.DroppedOut(reason=reason):
+                self.founded = False
+                for callback in self.on_dropped:
+                    callback()
                 self.events.publish("dropped", reason, peer=self.me.id)
             case fx.Rejected(round=number, reason=reason):
                 _log.warning("a round was rejected", round=number, why=reason)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lepton_p2p.durability import Durability
 from lepton_p2p.errors import ConfigError
 from lepton_p2p.membership import SwimConfig
-from lepton_p2p.rounds.config import AgreementConfig
+from lepton_p2p.rounds.config import MOST_MEMBERS, AgreementConfig
 from lepton_p2p.rounds.patience import PatienceConfig
 
 
@@ -18,9 +19,10 @@ class NodeOptions:
 
     join: addresses of peers of the swarm, tried for ever; none: this peer may found a swarm.  swarm: the id that
     all peers and clients must name.  insecure: allow a non-loopback address although there are no credentials.
-    advertise: what others are told to call (default: derived).  state_dir: where the last known members are kept,
-    and in ``keys`` below it this machine's credentials, unless keys names another folder.  token: to get some (see
-    ``runtime.admission``).
+    advertise: what others are told to call (default: derived).  state_dir: where the last known members and
+    checkpoints are kept, and in ``keys`` below it this machine's credentials, unless keys names another folder.
+    token: to get some (see ``runtime.admission``).  durability: how checkpoints are kept.  min_peers: how many must be
+    there before the first round.
     share_memory: give tensors to peers on this machine through memory that both share, not through sockets.
     sealed: what goes over links is sealed also without credentials (for tests: the control plane must be trusted).
     """
@@ -34,6 +36,8 @@ class NodeOptions:
     state_dir: Path | None = None
     keys: Path | None = None
     token: str | None = field(default=None, repr=False)
+    durability: Durability = field(default_factory=Durability)
+    min_peers: int = 1
     share_memory: bool = True
     sealed: bool = False
     swim: SwimConfig = field(default_factory=SwimConfig.lan)
@@ -43,6 +47,8 @@ class NodeOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.data_port <= 65535:
             raise ConfigError(f"data_port is a TCP port, or 0 for any free one, not {self.data_port}")
+        if not 1 <= self.min_peers <= MOST_MEMBERS:
+            raise ConfigError(f"min_peers is from 1 to {MOST_MEMBERS}, not {self.min_peers}")
 
     @property
     def keys_folder(self) -> Path | None:

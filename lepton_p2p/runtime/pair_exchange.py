@@ -30,6 +30,7 @@ class LinkExchange:
         node.hub.serve(Purpose.PUSH, self._inbox.accept)
         node.on_gone.append(self._tell_gone)
         node.on_declared_dead.append(self._tell_declared_dead)
+        node.on_dropped.append(self._tell_declared_dead)
 
     def alive(self) -> tuple[PeerId, ...]:
         """Whom this peer believes to be alive, without itself; in an epoch, its members only (they share the job)."""
@@ -58,7 +59,9 @@ class LinkExchange:
         self._gone.append(callback)
 
     def on_declared_dead(self, callback: Callable[[], None]) -> None:
-        """``callback()`` is called on the loop when this peer learns that others had declared it dead."""
+        """``callback()`` is called on the loop when this peer learns that others had declared it dead, or that the
+        swarm went on without it.
+        """
         self._declared_dead.append(callback)
 
     def close(self) -> None:

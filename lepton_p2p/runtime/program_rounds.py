@@ -55,6 +55,7 @@ class ProgramRounds:
     def __init__(self, node: Node, loop: LoopThread, history: RoundHistory, enter: Callable[[], None]) -> None:
         self.patience: float | None = None
         self._node, self._loop, self._history, self._enter = node, loop, history, enter
+        self._gathered = node.options.min_peers <= 1
 
     @property
     def me(self) -> PeerId:
@@ -78,6 +79,9 @@ class ProgramRounds:
         packed = Packed.pack(tensors, Op(op), weight=weight, pool=self._node.rounds.pool)
         call = _Round(self._node, packed, weight, note, state_digest)
         try:
+            if not self._gathered:
+                self._loop.call(self._gather())
+                self._gathered = True
             finished = self._loop.call(self._run(call), give_up=call.give_up)
         except Dropped:
             self._history.restart()
@@ -91,6 +95,10 @@ class ProgramRounds:
         packed.unpack(finished.kept.buffer, tensors)
         self._history.decided(finished.result.round)
         return finished.result
+
+    async def _gather(self) -> None:
+        self._enter()
+        await self._node.unless_failed(self._node.gathered())
 
     async def _run(self, call: _Round) -> Finished:
         self._enter()

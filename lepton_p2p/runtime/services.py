@@ -173,6 +173,7 @@ def status_report(node: Node, host: JobHost, uptime: float) -> StatusReport:
         job_name=job.name if job is not None else "",
         uptime=uptime,
         last_recovery_seconds=counters.last_recovery_seconds,
+        checkpoint=host.durable.info,
     )
 
 

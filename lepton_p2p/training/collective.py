@@ -80,4 +80,4 @@ class PairExchange(Protocol):
         """Called when a peer is confirmed dead or has left."""
 
     def on_declared_dead(self, callback: Callable[[], None]) -> None:
-        """Called when this peer learns that others had declared it dead."""
+        """Called when this peer learns that others had declared it dead, or that the swarm went on without it."""

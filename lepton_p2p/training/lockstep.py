@@ -27,6 +27,7 @@ class Lockstep:
     """Does to the replica what its ``Footing`` says.
 
     ``seen``: how many rounds the swarm has done, if this peer took part in all of them; only asked while it is fresh.
+    ``quorum``: how many members must hold the state before the training starts.
     """
 
     def __init__(
@@ -37,8 +38,9 @@ class Lockstep:
         state_source: StateSource,
         store: SnapshotStore,
         seen: Callable[[], int | None],
+        quorum: int = 1,
     ) -> None:
-        self._footing = Footing()
+        self._footing = Footing(quorum)
         self._replica = replica
         self._collective, self._source, self._store = collective, state_source, store
         self._seen = seen
@@ -91,7 +93,8 @@ class Lockstep:
         were) or the swarm went on without this peer (no longer established).  Raises ``RoundRejected`` and
         ``SchemaMismatch`` when that happens again and again, ``StateLost``, ``Closed``, ``Withdrawn``.
         """
-        note = self._footing.note(claim, loss_sum, seen=self._seen, seed=self._replica.seed)
+        work = self._replica.cursor.work
+        note = self._footing.note(claim, loss_sum, seen=self._seen, seed=self._replica.seed, work=work)
         try:
             result = self._collective.all_reduce(
                 self._replica.tensors,

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from lepton_p2p.errors import Closed
+from lepton_p2p.errors import Closed, IntegrityError, SchemaMismatch
 from lepton_p2p.jobs import Job
 from lepton_p2p.models import Built
+from lepton_p2p.training.checkpoints import Upkeep
 from lepton_p2p.training.collective import Collective, PairExchange, StateSource
 from lepton_p2p.training.computing import computing
 from lepton_p2p.training.evaluation import evaluate
@@ -52,7 +53,8 @@ class Trainer:
     """Runs the job's strategy.  ``run`` and ``welcome`` block in the caller's thread; all else may be called from any.
 
     ``on_progress`` is called in the training thread after every step or round and must be quick.  ``store`` holds the
-    snapshots that joiners fetch.  ``first_round``, ``founder``: see ``Context``.
+    snapshots that joiners fetch.  ``first_round``, ``founder``, ``quorum``: see ``Context``.  ``upkeep`` sees
+    to checkpoints.
     """
 
     def __init__(
@@ -67,13 +69,19 @@ class Trainer:
         on_progress: Callable[[Progress], None] | None = None,
         first_round: int = 1,
         founder: bool = False,
+        quorum: int = 1,
+        upkeep: Upkeep | None = None,
     ) -> None:
         self.store = store or SnapshotStore()
         self._stop = threading.Event()
         self._built = built
         self._job = job
-        context = Context(job, built, collective, state_source, exchange, self.store, self._stop, first_round, founder)
-        self._strategy = make_strategy(context)
+        self._strategy = make_strategy(
+            Context(
+                job, built, collective, state_source, exchange, self.store, self._stop, first_round, founder, quorum
+            )
+        )
+        self._upkeep = upkeep or Upkeep()
         self._on_progress = on_progress or (lambda _: None)
         self._progress = Progress("joining")
         self._times: deque[tuple[float, int]] = deque()
@@ -111,16 +119,20 @@ class Trainer:
         Raises what the strategy raises; the strategy's own threads have ended when this returns or raises.
         """
         try:
+            self._resume()
             while not self._strategy.finished and not self._stop.is_set():
                 self._after(self._strategy.advance())
             if self._stop.is_set():
+                self._keep_last(patience=0.0)
                 return self._tell(phase="stopped")
             self._after(self._strategy.finish(), last=True)
+            self._keep_last(patience=None)
             return self._tell(phase="done")
         except Closed:
             # Closing the collective is how a round that waits is ended for a stop.
             if not self._stop.is_set():
                 raise
+            self._keep_last(patience=0.0)
             return self._tell(phase="stopped")
         finally:
             self._end()
@@ -137,6 +149,25 @@ class Trainer:
             return self._tell(phase="done")
         finally:
             self._end()
+
+    def _resume(self) -> None:
+        recalled = self._upkeep.recall()
+        if recalled is None:
+            return
+        try:
+            self._strategy.resume(recalled)
+        except (SchemaMismatch, IntegrityError) as error:
+            raise type(error)(f"the checkpoint does not fit the job, --resume never starts anew: {error}") from None
+        self._upkeep.begin(self._strategy.place)
+
+    def _keep(self) -> None:
+        strategy = self._strategy
+        if strategy.ready:
+            self._upkeep.between_steps(strategy.place, strategy.capture, founded=strategy.founded)
+
+    def _keep_last(self, *, patience: float | None) -> None:
+        if self._strategy.ready:
+            self._upkeep.end(self._strategy.place, self._strategy.capture, patience=patience)
 
     def _end(self) -> None:
         self._strategy.close()
@@ -156,6 +187,7 @@ class Trainer:
                 metrics = MappingProxyType(evaluate(self._strategy.model, self._built))
             digest = digest_text(params_digest(self._strategy.model))
         self._serve_snapshots()
+        self._keep()
         self._tell(
             phase="training" if self._strategy.ready else "joining",
             report=report,

@@ -14,14 +14,16 @@ import structlog
 import torch
 from torch import nn
 
-from lepton_p2p.errors import ConfigError
+from lepton_p2p.errors import ConfigError, IntegrityError, SchemaMismatch
 from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.replication.ranges import Range, size_of
 from lepton_p2p.rounds.result import RoundResult
+from lepton_p2p.training.checkpoints import Upkeep, place_of
 from lepton_p2p.training.collective import Collective, StateSource
 from lepton_p2p.training.lockstep import Lockstep
 from lepton_p2p.training.plain_replica import PlainReplica
 from lepton_p2p.training.sampler import Sampler
+from lepton_p2p.training.snapshots import Snapshot
 from lepton_p2p.training.store import SnapshotStore
 
 log = structlog.get_logger()
@@ -66,7 +68,8 @@ class PlainTraining:
     A peer that has not got the swarm's state (it joined late, was dropped, or took a round back) gets it inside of the
     next call that needs it: it takes part in rounds with weight 0, fetches the snapshot, replays what happened since.
 
-    seen: how many rounds the swarm has done, if this peer took part in all of them.  guard: entered around every round
+    seen: how many rounds the swarm has done, if this peer took part in all of them.  quorum: how many members must hold
+    the state before the training starts.  upkeep: sees to checkpoints.  guard: entered around every round
     with all that belongs to it; an interruption must not come in between.
     """
 
@@ -80,13 +83,17 @@ class PlainTraining:
         store: SnapshotStore,
         seen: Callable[[], int | None],
         guard: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+        quorum: int = 1,
+        upkeep: Upkeep | None = None,
     ) -> None:
         self.replica = PlainReplica(model, optimizer)
         self._collective = collective
         self._guard = guard
         self._lockstep = Lockstep(
-            self.replica, collective=collective, state_source=state_source, store=store, seen=seen
+            self.replica, collective=collective, state_source=state_source, store=store, seen=seen, quorum=quorum
         )
+        self._upkeep = upkeep or Upkeep()
+        self._recalled = False
         self._share: Share | None = None
         self._sampler = Sampler()
         self._turn: Turn | None = None
@@ -148,15 +155,17 @@ class PlainTraining:
                 return None
 
     def enter(self) -> None:
-        """Take part in rounds with weight 0 until this peer holds the swarm's state; nothing if it does."""
+        """Take part in rounds with weight 0 until this peer holds the swarm's state, and so many others as are wanted
+        for the training to start; nothing if that is so.
+        """
         self._check_alive()
         self._begin()
         try:
-            while not self._lockstep.established:
+            while not self._under_way:
                 self._claim = ()  # of a state that is obsolete
                 with self._guard():
                     self._lockstep.catch_up()
-                    if not self._lockstep.established:
+                    if not self._under_way:
                         self.replica.gather_nothing()
                         self._round()
         except BaseException:
@@ -224,11 +233,17 @@ class PlainTraining:
             self._lockstep.step_out()
 
     def close(self, reason: str) -> None:
-        """Keep nothing for joiners any more; calls after this fail with ``reason``."""
+        """Keep nothing for joiners any more; calls after this fail with ``reason``.  A last checkpoint is begun."""
+        if self._lockstep.established and not self._ended:
+            self._upkeep.end(place_of(self.cursor), self._capture, patience=0.0)
         self._ended = reason
         self._lockstep.close()
 
     # -- inside --------------------------------------------------------------------------------------
+
+    @property
+    def _under_way(self) -> bool:
+        return self._lockstep.established and bool(self.cursor.claimants)
 
     def _check_alive(self) -> None:
         if self._ended:
@@ -241,6 +256,15 @@ class PlainTraining:
             self.replica.begin()
         else:
             self.replica.begin(self._share.cursor(), shuffle=self._share.shuffle)
+        recalled = self._upkeep.recall()
+        if recalled is None:
+            return
+        try:
+            self.replica.resume(recalled)
+        except (SchemaMismatch, IntegrityError) as error:
+            raise type(error)(f"the checkpoint does not fit the program, resume='never' starts anew: {error}") from None
+        self._recalled = True
+        self._upkeep.begin(place_of(self.cursor))
 
     def _given_claim(self) -> tuple[Range, ...]:
         claim, self._claim = self._claim, ()
@@ -263,7 +287,8 @@ class PlainTraining:
         mine = [tensor.clone() for tensor in self.replica.tensors]
         step = self.cursor.step
         self.enter()
-        if self._share is not None or self.cursor.step != step or not self._lockstep.founded:
+        recalled, self._recalled = self._recalled, False
+        if self._share is not None or recalled or self.cursor.step != step or not self._lockstep.founded:
             return False
         for tensor, own in zip(self.replica.tensors, mine, strict=True):
             tensor.copy_(own)
@@ -281,7 +306,12 @@ class PlainTraining:
                 if self.cursor.step == before:
                     self.replica.hyper.take_back()
             self._last = result or self._last
+            if self._lockstep.established:
+                self._upkeep.between_steps(place_of(self.cursor), self._capture, founded=self._lockstep.founded)
             return result
+
+    def _capture(self) -> Snapshot:
+        return self.replica.capture(self._last.round if self._last is not None else 0)
 
     def _say_if_refused(self, result: RoundResult) -> None:
         if self._collective.me in result.refused:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
 
@@ -68,6 +68,17 @@ class Post:
         """This peer has used so many more."""
         with self.changed:
             self.counter.add(samples)
+
+    @property
+    def counts(self) -> dict[PeerId, int]:
+        """The samples behind ``total``, by peer."""
+        with self.changed:
+            return self.counter.snapshot()
+
+    def merge(self, counts: Mapping[PeerId, int]) -> None:
+        """Samples that peers are known to have used, from a checkpoint."""
+        with self.changed:
+            self.counter.merge(counts, self._target)
 
     # -- out ----------------------------------------------------------------------------------------------------
 
@@ -251,7 +262,7 @@ class Post:
             log.info("took back weight from a peer that is gone", peer=short(peer), transfers=len(taken))
 
     def _declared_dead(self) -> None:
-        log.warning("others had declared this peer dead: its weight is void, it asks for new")
+        log.warning("the others went on without this peer: its weight is void, it asks for new")
         self.void()
 
     def void(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class Replica:
         self._grads = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._buffers = [buffer for buffer in model.buffers() if buffer.dtype is not torch.bool]
         self._changes = [_change_of(buffer) for buffer in self._buffers]
+        self._start = 0
         self.tensors: list[Tensor] = [*self._grads, *self._changes]
 
     @property
@@ -84,7 +86,7 @@ class Replica:
 
     def seed(self) -> int:
         """64-bit digest of the state that the training would start from, if it starts with this peer."""
-        return 0
+        return self._start
 
     def capture(self, round: int) -> Snapshot:
         """Everything, as it is after ``round``."""
@@ -102,6 +104,15 @@ class Replica:
         cursor = restore(snapshot, self.model, self.optimizer)
         assert cursor is not None  # looked at above
         self.cursor = cursor
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """``restore`` from a checkpoint, before the first round: the training starts here if it starts with this peer.
+
+        Those that had claims in the next round have other ids now, or are gone.
+        """
+        self.restore(snapshot)
+        self.cursor = replace(self.cursor, claimants=())
+        self._start = int.from_bytes(self.capture(0).manifest.digest[:8], "big")
 
 
 def _change_of(buffer: Tensor) -> Tensor:

@@ -39,6 +39,17 @@ class ShardSampler:
     def pass_number(self) -> int:
         return self._pass
 
+    @property
+    def turns(self) -> tuple[int, int]:
+        """Passes over the share so far, and the place in the order of the current one; ``resume`` takes it."""
+        return self._pass, self._place
+
+    def resume(self, turns: tuple[int, int]) -> None:
+        """Go on from there."""
+        self._pass, self._place = turns
+        self._order = permutation(self._total, self._seed, self._pass)
+        self._view = frozenset()
+
     def batch(self, alive: Collection[PeerId], size: int) -> npt.NDArray[np.int64]:
         """The next indices into the data set, 1 to ``size`` of them (a pass's last batch may be short)."""
         self._look_at(frozenset(alive) | {self._me})

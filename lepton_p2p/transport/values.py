@@ -97,6 +97,20 @@ class MemberStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """A peer's last checkpoint: ``step`` of the training, ``age`` and ``seconds`` that writing took, ``size`` in bytes.
+
+    failures: how many could not be written since.  With ``size`` 0 there is no checkpoint.
+    """
+
+    step: int = 0
+    age: float = 0.0
+    seconds: float = 0.0
+    size: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class StatusReport:
     """What a peer knows and does now.
 
@@ -105,6 +119,7 @@ class StatusReport:
     samples_per_second: of the whole swarm.  metrics: last evaluation, by name.  params_digest: hex, equal on
     all members ("": none yet).  job_digest, job_name: "" without a job.  uptime: seconds since the start.
     last_recovery_seconds: from the last broken attempt to the next decided round (None: nothing broke yet).
+    checkpoint: None if there is none, and none could not be written.
     """
 
     peer: PeerInfo
@@ -127,6 +142,7 @@ class StatusReport:
     job_name: str = ""
     uptime: float = 0.0
     last_recovery_seconds: float | None = None
+    checkpoint: CheckpointInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

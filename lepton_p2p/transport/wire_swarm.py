@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lepton_p2p.proto.lepton.v1 import swarm_pb2 as pb
-from lepton_p2p.transport.values import MemberStatus, Phase, StatusReport, SwarmEvent
+from lepton_p2p.transport.values import CheckpointInfo, MemberStatus, Phase, StatusReport, SwarmEvent
 from lepton_p2p.transport.wire_common import (
     MAX_KEY,
     check_counter,
@@ -54,6 +54,7 @@ def status_to_wire(report: StatusReport) -> pb.StatusReply:
         job_name=clip(report.job_name, MAX_NAME),
         uptime_seconds=report.uptime,
         last_recovery_seconds=report.last_recovery_seconds,
+        checkpoint=None if report.checkpoint is None else _checkpoint_to_wire(report.checkpoint),
     )
 
 
@@ -83,6 +84,7 @@ def status_reply_from_wire(reply: pb.StatusReply) -> StatusReport:
         job_name=check_text(reply.job_name, "a job's name", MAX_NAME),
         uptime=reply.uptime_seconds,
         last_recovery_seconds=reply.last_recovery_seconds if reply.HasField("last_recovery_seconds") else None,
+        checkpoint=_checkpoint_from_wire(reply.checkpoint) if reply.HasField("checkpoint") else None,
     )
 
 
@@ -113,6 +115,22 @@ def event_from_wire(event: pb.Event) -> SwarmEvent:
         peer=check_optional_id(event.peer),
         text=check_text(event.text, "an event's text"),
         values=check_values(event.values),
+    )
+
+
+def _checkpoint_to_wire(info: CheckpointInfo) -> pb.Checkpoint:
+    return pb.Checkpoint(
+        step=info.step, age_seconds=info.age, seconds=info.seconds, bytes=info.size, failures=info.failures
+    )
+
+
+def _checkpoint_from_wire(wire: pb.Checkpoint) -> CheckpointInfo:
+    return CheckpointInfo(
+        step=check_counter(wire.step, "a step"),
+        age=wire.age_seconds,
+        seconds=wire.seconds,
+        size=check_counter(wire.bytes, "a size"),
+        failures=check_counter(wire.failures, "a count"),
     )
 
 

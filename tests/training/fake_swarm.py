@@ -21,6 +21,7 @@ from lepton_p2p.jobs import Job
 from lepton_p2p.models import Built
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training.assembler import Assembler
+from lepton_p2p.training.checkpoints import Upkeep
 from lepton_p2p.training.collective import PairExchange
 from lepton_p2p.training.loop import Progress, Trainer
 from lepton_p2p.training.snapshots import Snapshot
@@ -280,6 +281,7 @@ class FakePeer:
         on_progress: Callable[[Progress], None] | None = None,
         exchange: PairExchange | None = None,
         founder: bool = False,
+        upkeep: Upkeep | None = None,
     ) -> None:
         self.me = me
         self.built = built
@@ -295,6 +297,7 @@ class FakePeer:
             on_progress=on_progress,
             exchange=exchange,
             founder=founder,
+            upkeep=upkeep,
         )
         self.error: BaseException | None = None
         self.final: Progress | None = None

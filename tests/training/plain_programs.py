@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from lepton_p2p.identity import PeerId
+from lepton_p2p.training.checkpoints import Upkeep
 from lepton_p2p.training.plain import PlainTraining, Share
 from lepton_p2p.training.swarm_loader import SwarmLoader
 from lepton_p2p.training.swarm_optimizer import SwarmOptimizer
@@ -61,6 +62,8 @@ class Program:
         shuffle: bool = True,
         seen: Callable[[], int | None] = lambda: 0,
         collective: FakeCollective | None = None,
+        upkeep: Upkeep | None = None,
+        quorum: int = 1,
     ) -> None:
         self.me, self.swarm, self.model = me, swarm, model or network()
         store = WatchedStore(swarm)
@@ -73,6 +76,8 @@ class Program:
             state_source=swarm,
             store=store,
             seen=seen,
+            upkeep=upkeep,
+            quorum=quorum,
         )
         if loader:
             self.training.attach(Share(SAMPLES, BATCH, SEED, shuffle))

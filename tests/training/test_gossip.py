@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,17 +14,19 @@ from fake_exchange import FakeExchange, FakeNetwork
 from fake_swarm import FakePeer, FakeSwarm
 from torch import Tensor, nn
 
-from lepton_p2p.errors import ConfigError, Dropped, JobError, StateLost
+from lepton_p2p.errors import ConfigError, Dropped, IntegrityError, JobError, StateLost
 from lepton_p2p.identity import PeerId
 from lepton_p2p.jobs import Job, job_from_table
 from lepton_p2p.models import Built, build
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training import Progress, params_digest
+from lepton_p2p.training.checkpoints import Place, Upkeep
 from lepton_p2p.training.gossip_wire import Header, Kind
 from lepton_p2p.training.local import LocalCollective, NoStateSource
 from lepton_p2p.training.mailbox import Images
 from lepton_p2p.training.post import INCOMING, Post
 from lepton_p2p.training.push_sum import total
+from lepton_p2p.training.snapshots import Snapshot, capture
 from lepton_p2p.training.strategies import Context, Gossip, make_strategy
 from lepton_p2p.training.strategies.gossip import target_samples
 
@@ -57,7 +59,13 @@ class Gossipers:
         self.peers: dict[PeerId, FakePeer] = {}
 
     def add(
-        self, me: PeerId, *, founder: bool = True, built: Built | None = None, on_progress: object = None
+        self,
+        me: PeerId,
+        *,
+        founder: bool = True,
+        built: Built | None = None,
+        on_progress: object = None,
+        upkeep: Upkeep | None = None,
     ) -> FakePeer:
         exchange = self.network.exchange(me)
         self.peers[me] = FakePeer(
@@ -68,6 +76,7 @@ class Gossipers:
             exchange=exchange,
             founder=founder,
             on_progress=on_progress,  # type: ignore[arg-type]
+            upkeep=upkeep,
         )
         return self.peers[me]
 
@@ -425,3 +434,61 @@ def test_a_model_that_fails_ends_the_training_with_one_line(network: FakeNetwork
     peer = gossipers.add(IDS[0], built=built).start()
     with pytest.raises(JobError, match="forward and backward pass failed: IndexError: Target 5 is out of bounds"):
         peer.result()
+
+
+class OneCheckpoint(Upkeep):
+    """Keeps what the peer would write at step ``step``, and the digest of its parameters then."""
+
+    def __init__(self, step: int, model: nn.Module) -> None:
+        super().__init__()
+        self._step, self._model = step, model
+        self.taken: tuple[Snapshot, Place, int] | None = None
+
+    def between_steps(self, place: Place, capture: Callable[[], Snapshot], *, founded: bool) -> None:
+        if place.step == self._step and self.taken is None:
+            self.taken = capture(), place, params_digest(self._model)
+
+
+def test_after_a_restart_one_goes_on_from_its_own_parameters_with_all_of_the_weight(network: FakeNetwork) -> None:
+    gossipers = Gossipers(IDS[:2], network=network)
+    built = build(gossipers.job)
+    kept = OneCheckpoint(60, built.model)
+    gossipers.add(IDS[0], built=built, upkeep=kept)
+    gossipers.add(IDS[1])
+    for peer in [peer.start() for peer in gossipers.peers.values()]:
+        peer.result()
+    assert kept.taken is not None
+    snapshot, place, digest = kept.taken
+
+    again = Gossipers(IDS[2:5], network=(other := FakeNetwork()))
+    seen: list[tuple[int, int]] = []
+    restarted = again.add(
+        IDS[2],
+        upkeep=Upkeep(recalled=snapshot),
+        on_progress=lambda progress: seen.append((progress.step, progress.samples)),
+    )
+    resumed = strategy_of(restarted)
+    resumed.resume(snapshot)
+    assert (params_digest(resumed.model), resumed.place, resumed.weight) == (digest, place, 1.0)
+    for me in IDS[3:5]:
+        again.add(me, founder=False, upkeep=Upkeep(recalled=snapshot))
+        strategy_of(again.peers[me]).resume(snapshot)
+        assert params_digest(again.peers[me].built.model) != digest, "whose weight is 0 has nothing to say"
+    for peer in [peer.start() for peer in again.peers.values()]:
+        assert peer.result().phase == "done"
+    other.close()
+    again.assert_equal(*IDS[2:5])
+    assert again.weight(*IDS[2:5]) == pytest.approx(1.0, rel=1e-9)
+    assert seen[0][0] == place.step + 1
+    assert seen[0][1] >= place.samples + 1
+
+
+@pytest.mark.parametrize("extra", [{}, {"step": 1, "counts": {"x": 1}, "turns": [0, 0]}, {"step": 1, "counts": 3}])
+def test_a_checkpoint_of_another_strategy_is_refused_before_anything_has_changed(
+    extra: dict[str, object], network: FakeNetwork
+) -> None:
+    peer = Gossipers(IDS[:1], network=network).add(IDS[0])
+    strategy, before = strategy_of(peer), params_digest(peer.built.model)
+    with pytest.raises(IntegrityError, match="gossip"):
+        strategy.resume(capture(build(job(seed=9)).model, round=1, extra=extra))
+    assert params_digest(peer.built.model) == before

@@ -39,6 +39,10 @@ class PeerProcess:
         self.rounds: dict[int, Line] = {}
         """What the ledger says about each round."""
         self.last_round = 0
+        self.past: list[dict[int, Line]] = []
+        """Rounds of lineages that it has left for one that had come further; numbers begin at 1 in each."""
+        self.may_yield = False
+        """Whether that may happen to it."""
         self.void: list[Line] = []
         """Rounds that it was told to forget."""
         self.steps: list[Line] = []
@@ -89,6 +93,9 @@ class PeerProcess:
         entry = json.loads(line)
         match entry["kind"]:
             case "round":
+                if self.may_yield and entry["round"] in self.rounds:
+                    self.past.append(self.rounds)
+                    self.rounds = {}
                 assert entry["round"] not in self.rounds, f"{self.name} did round {entry['round']} twice"
                 self.rounds[entry["round"]] = entry
                 self.last_round = entry["round"]

@@ -9,6 +9,7 @@ from signal import SIGKILL
 from jobs_for_peers import SAMPLES, SEED
 from peer_processes import Line, PeerProcess
 
+from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.replication.notes import Note
 from lepton_p2p.replication.permutation import permutation
 
@@ -36,14 +37,26 @@ def merged(peers: Sequence[PeerProcess]) -> list[Line]:
     return [rounds[number] for number in sorted(rounds)]
 
 
-def count_passes(ledger: Sequence[Line], *, samples: int = SAMPLES, seed: int = SEED) -> int:
+def count_passes(
+    ledger: Sequence[Line],
+    *,
+    samples: int = SAMPLES,
+    seed: int = SEED,
+    start: Cursor | None = None,
+    tally: Sequence[float] = (),
+) -> int:
     """How many passes are complete, in each of which every sample was used exactly once.
+
+    ``start``: the cursor that the ledger begins with, and ``tally`` the count at that point; by default the beginning.
 
     Follows the claims of the contributors through the passes: no place of a pass twice, no pass left before it is full.
     Where the ledger has the parameters, they must be the tally (see ``jobs_for_peers``) of what is claimed.
     """
-    tally = [0.0] * samples
+    tally = list(tally or [0.0] * samples)
     number, used = 0, Counter[int]()
+    if start is not None:
+        back = {place for item in start.returned for place in range(item.start, item.stop)}
+        number, used = start.pass_number, Counter(set(range(start.position)) - back)
     for entry in ledger:
         shared = entry["shared"]
         assert not shared["refused"]

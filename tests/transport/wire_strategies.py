@@ -25,6 +25,7 @@ from lepton_p2p.rounds.messages import (
 )
 from lepton_p2p.transport.links.tickets import Ticket
 from lepton_p2p.transport.values import (
+    CheckpointInfo,
     JobDocument,
     Manifest,
     MemberStatus,
@@ -190,4 +191,5 @@ statuses = st.builds(
     job_name=names,
     uptime=numbers,
     last_recovery_seconds=st.none() | numbers,
+    checkpoint=st.none() | st.builds(CheckpointInfo, counters, numbers, numbers, counters, counters),
 )

@@ -8,9 +8,11 @@ from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.replication.notes import Note
 from lepton_p2p.replication.ranges import Range, size_of
 from lepton_p2p.rounds.result import RoundResult
+from lepton_p2p.training.checkpoints import Place, place_of
 from lepton_p2p.training.job_replica import JobReplica
 from lepton_p2p.training.lockstep import Lockstep
 from lepton_p2p.training.schedule import complete
+from lepton_p2p.training.snapshots import Snapshot
 from lepton_p2p.training.strategies.base import Context, Report, Strategy, strategy
 
 
@@ -21,6 +23,7 @@ class AllReduce(Strategy):
     def __init__(self, context: Context) -> None:
         self._context = context
         self._replica = JobReplica(context.job, context.built)
+        self._round = 0
         self._lockstep = Lockstep(
             self._replica,
             collective=context.collective,
@@ -28,6 +31,7 @@ class AllReduce(Strategy):
             store=context.store,
             # All rounds before the job's first, and those of its own that had no result.
             seen=lambda: context.first_round - 1 + self._lockstep.rejections,
+            quorum=context.quorum,
         )
 
     @property
@@ -42,6 +46,20 @@ class AllReduce(Strategy):
     def cursor(self) -> Cursor:
         """The replicated data cursor."""
         return self._replica.cursor
+
+    @property
+    def place(self) -> Place:
+        return place_of(self._replica.cursor)
+
+    @property
+    def founded(self) -> bool:
+        return self._lockstep.founded
+
+    def capture(self) -> Snapshot:
+        return self._replica.capture(self._round)
+
+    def resume(self, snapshot: Snapshot) -> None:
+        self._replica.resume(snapshot)
 
     @property
     def _complete(self) -> bool:
@@ -77,6 +95,7 @@ class AllReduce(Strategy):
 
     def _report(self, before: Cursor, result: RoundResult | None) -> Report:
         cursor = self._replica.cursor
+        self._round = result.round if result is not None else self._round
         losses = [note for note in map(Note.read, _contributed(result)) if note is not None]
         count = sum(size_of(note.claim) for note in losses)
         return Report(

@@ -15,7 +15,9 @@ from lepton_p2p.errors import ConfigError
 from lepton_p2p.jobs import Job
 from lepton_p2p.models import Built
 from lepton_p2p.rounds.result import RoundResult
+from lepton_p2p.training.checkpoints import Place
 from lepton_p2p.training.collective import Collective, PairExchange, StateSource
+from lepton_p2p.training.snapshots import Snapshot
 from lepton_p2p.training.store import SnapshotStore
 
 
@@ -26,6 +28,7 @@ class Context:
     first_round: number of the round in which this job's training starts (1, unless the swarm did other rounds before).
     founder: this peer starts from the job's seeded state and need not ask anybody (used by strategies without rounds;
     the others find out by the rounds).  stop: set when the user wants to stop; nothing may wait for long after that.
+    quorum: how many members must hold the state before the training starts.
     """
 
     job: Job
@@ -37,6 +40,7 @@ class Context:
     stop: threading.Event = field(default_factory=threading.Event)
     first_round: int = 1
     founder: bool = False
+    quorum: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,27 @@ class Strategy(ABC):
     @abstractmethod
     def finished(self) -> bool:
         """Whether the schedule is complete, for this peer and for all that depend on it."""
+
+    @property
+    @abstractmethod
+    def place(self) -> Place:
+        """How far the swarm's training has come, as far as this peer knows."""
+
+    @property
+    @abstractmethod
+    def founded(self) -> bool:
+        """Whether the training started from what this peer held itself."""
+
+    @abstractmethod
+    def capture(self) -> Snapshot:
+        """Everything that the training goes on from; a copy, while ``ready`` and between two calls of ``advance``."""
+
+    @abstractmethod
+    def resume(self, snapshot: Snapshot) -> None:
+        """Before the first ``advance``: become what an earlier ``capture`` gave, if the training starts with this peer.
+
+        ``SchemaMismatch`` or ``IntegrityError`` if it is of another kind.
+        """
 
     @abstractmethod
     def advance(self) -> Report:

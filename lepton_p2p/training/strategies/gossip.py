@@ -10,15 +10,17 @@ import structlog
 import torch
 from torch import Tensor, nn
 
-from lepton_p2p.errors import Closed, ConfigError, Dropped, RoundRejected, StateLost
-from lepton_p2p.identity import PeerId
+from lepton_p2p.errors import Closed, ConfigError, Dropped, IntegrityError, RoundRejected, StateLost
+from lepton_p2p.identity import PeerId, peer_id
 from lepton_p2p.jobs import GossipOptions, Job
 from lepton_p2p.jobs.strategy_options import STRATEGIES
 from lepton_p2p.rounds.result import RoundResult
+from lepton_p2p.training.checkpoints import Place
 from lepton_p2p.training.computing import computing
 from lepton_p2p.training.post import Post
 from lepton_p2p.training.schedule import lr_factor
 from lepton_p2p.training.shards import ShardSampler
+from lepton_p2p.training.snapshots import Snapshot, capture, restore
 from lepton_p2p.training.strategies.base import Context, Report, Strategy, strategy
 
 ASK_AGAIN = 0.5
@@ -38,6 +40,17 @@ def target_samples(job: Job, total: int) -> int:
     ends = [schedule.passes * total] if schedule.passes is not None else []
     ends += [schedule.steps * job.batch_size] if schedule.steps is not None else []
     return min(ends)
+
+
+def _own_state(snapshot: Snapshot) -> tuple[int, dict[PeerId, int], tuple[int, int]]:
+    """What ``Gossip.capture`` adds; :class:`IntegrityError` if it is not there."""
+    try:
+        extra = snapshot.meta["extra"]
+        counts = {peer_id(peer): int(count) for peer, count in extra["counts"].items()}
+        number, place = map(int, extra["turns"])
+        return int(extra["step"]), counts, (number, place)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise IntegrityError("the checkpoint was not written by strategy 'gossip'") from None
 
 
 @strategy("gossip")
@@ -81,6 +94,30 @@ class Gossip(Strategy):
     @property
     def ready(self) -> bool:
         return self._final or self._post.weight > 0
+
+    @property
+    def place(self) -> Place:
+        total = self._post.total
+        return Place(self._step, total, total // len(self._x), total // self._context.job.batch_size)
+
+    @property
+    def founded(self) -> bool:
+        return self._context.founder
+
+    def capture(self) -> Snapshot:
+        """This peer's own model and optimizer.  Not its push-sum weight, which lives and dies with the swarm's."""
+        state = {"step": self._step, "counts": self._post.counts, "turns": self._sampler.turns}
+        return capture(self._model, self._optimizer, round=self._step, extra=state)
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Only a founder does, with weight 1; who has weight 0 takes over a donor's model, as every newcomer."""
+        if not self._context.founder:
+            return
+        step, counts, turns = _own_state(snapshot)
+        restore(snapshot, self._model, self._optimizer)
+        self._step = step
+        self._post.merge(counts)
+        self._sampler.resume(turns)
 
     @property
     def weight(self) -> float:

@@ -75,6 +75,44 @@ class MemberView(_message.Message):
 Global___MemberView: _TypeAlias = MemberView  # noqa: Y015
 
 @_typing.final
+class Checkpoint(_message.Message):
+    """The last checkpoint that a peer has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Of the training; below 2^63, as are all counts here."""
+    age_seconds: _builtins.float
+    """Since it was written."""
+    seconds: _builtins.float
+    """That writing it took."""
+    bytes: _builtins.int
+    """0: there is none."""
+    failures: _builtins.int
+    """How many could not be written since."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        age_seconds: _builtins.float = ...,
+        seconds: _builtins.float = ...,
+        bytes: _builtins.int = ...,
+        failures: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "bytes", b"bytes", "failures", b"failures", "seconds", b"seconds", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
+
+@_typing.final
 class StatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -133,6 +171,7 @@ class StatusReply(_message.Message):
     JOB_NAME_FIELD_NUMBER: _builtins.int
     UPTIME_SECONDS_FIELD_NUMBER: _builtins.int
     LAST_RECOVERY_SECONDS_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Package version; at most 64 characters."""
     swarm: _builtins.str
@@ -173,6 +212,10 @@ class StatusReply(_message.Message):
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Last evaluation ("accuracy", "mse", ...); at most 256 entries, keys at most 128 characters."""
 
+    @_builtins.property
+    def checkpoint(self) -> Global___Checkpoint:
+        """Absent: there is none."""
+
     def __init__(
         self,
         *,
@@ -196,15 +239,20 @@ class StatusReply(_message.Message):
         job_name: _builtins.str = ...,
         uptime_seconds: _builtins.float = ...,
         last_recovery_seconds: _builtins.float | None = ...,
+        checkpoint: Global___Checkpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_recovery_seconds", b"_last_recovery_seconds", "_loss", b"_loss", "last_recovery_seconds", b"last_recovery_seconds", "loss", b"loss", "peer", b"peer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint", "_last_recovery_seconds", b"_last_recovery_seconds", "_loss", b"_loss", "checkpoint", b"checkpoint", "last_recovery_seconds", b"last_recovery_seconds", "loss", b"loss", "peer", b"peer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_recovery_seconds", b"_last_recovery_seconds", "_loss", b"_loss", "data_pass", b"data_pass", "epoch", b"epoch", "job_digest", b"job_digest", "job_name", b"job_name", "last_recovery_seconds", b"last_recovery_seconds", "loss", b"loss", "members", b"members", "metrics", b"metrics", "params_digest", b"params_digest", "peer", b"peer", "phase", b"phase", "round", b"round", "rounds_done", b"rounds_done", "rounds_lost", b"rounds_lost", "rounds_retried", b"rounds_retried", "samples_per_second", b"samples_per_second", "step", b"step", "swarm", b"swarm", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint", "_last_recovery_seconds", b"_last_recovery_seconds", "_loss", b"_loss", "checkpoint", b"checkpoint", "data_pass", b"data_pass", "epoch", b"epoch", "job_digest", b"job_digest", "job_name", b"job_name", "last_recovery_seconds", b"last_recovery_seconds", "loss", b"loss", "members", b"members", "metrics", b"metrics", "params_digest", b"params_digest", "peer", b"peer", "phase", b"phase", "round", b"round", "rounds_done", b"rounds_done", "rounds_lost", b"rounds_lost", "rounds_retried", b"rounds_retried", "samples_per_second", b"samples_per_second", "step", b"step", "swarm", b"swarm", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__checkpoint: _TypeAlias = _typing.Literal["checkpoint"]  # noqa: Y015
+    _WhichOneofArgType__checkpoint: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint"]  # noqa: Y015
     _WhichOneofReturnType__last_recovery_seconds: _TypeAlias = _typing.Literal["last_recovery_seconds"]  # noqa: Y015
     _WhichOneofArgType__last_recovery_seconds: _TypeAlias = _typing.Literal["_last_recovery_seconds", b"_last_recovery_seconds"]  # noqa: Y015
     _WhichOneofReturnType__loss: _TypeAlias = _typing.Literal["loss"]  # noqa: Y015
     _WhichOneofArgType__loss: _TypeAlias = _typing.Literal["_loss", b"_loss"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__checkpoint) -> _WhichOneofReturnType__checkpoint | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_recovery_seconds) -> _WhichOneofReturnType__last_recovery_seconds | None: ...
     @_typing.overload
