@@ -29,7 +29,9 @@ _log = structlog.get_logger(__name__)
 _ASK_AGAIN = 1.0
 """Seconds between two rounds of asking the swarm for a job, if nobody offers one and nobody appears before."""
 _STOP_SECONDS = 1.0
-"""How long a leaving peer lets its round finish; then the others run it again without this peer."""
+"""How long a leaving peer lets its round finish (then the others run it again), and its last checkpoint."""
+_PROGRAM_SECONDS = 10.0
+"""How long the end of a program waits for its last checkpoint: nobody waits for a program that has left."""
 
 
 class JobHost:
@@ -153,7 +155,7 @@ class JobHost:
         self.exchange.close()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
-        await self.durable.aclose(_STOP_SECONDS)
+        await self.durable.aclose(_STOP_SECONDS if self._program is None else _PROGRAM_SECONDS)
         if not self._done.done():
             self._done.set_exception(Closed("the peer was closed before its job was done"))
 

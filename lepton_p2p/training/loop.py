@@ -24,6 +24,8 @@ from lepton_p2p.training.store import SnapshotStore
 from lepton_p2p.training.strategies import Context, Report, make_strategy
 
 Phase = Literal["joining", "training", "done", "stopped"]
+LAST_SECONDS = 0.5
+"""How long a peer that is told to stop waits for a checkpoint that is being written, to write a last one after it."""
 RATE_WINDOW = 5.0
 """Seconds over which samples per second are averaged."""
 
@@ -123,7 +125,7 @@ class Trainer:
             while not self._strategy.finished and not self._stop.is_set():
                 self._after(self._strategy.advance())
             if self._stop.is_set():
-                self._keep_last(patience=0.0)
+                self._keep_last(patience=LAST_SECONDS)
                 return self._tell(phase="stopped")
             self._after(self._strategy.finish(), last=True)
             self._keep_last(patience=None)
@@ -132,7 +134,7 @@ class Trainer:
             # Closing the collective is how a round that waits is ended for a stop.
             if not self._stop.is_set():
                 raise
-            self._keep_last(patience=0.0)
+            self._keep_last(patience=LAST_SECONDS)
             return self._tell(phase="stopped")
         finally:
             self._end()

@@ -26,6 +26,9 @@ from lepton_p2p.training.sampler import Sampler
 from lepton_p2p.training.snapshots import Snapshot
 from lepton_p2p.training.store import SnapshotStore
 
+LAST_SECONDS = 5.0
+"""How long a program that ends waits for a checkpoint that is being written, to write a last one after it."""
+
 log = structlog.get_logger()
 
 
@@ -235,7 +238,7 @@ class PlainTraining:
     def close(self, reason: str) -> None:
         """Keep nothing for joiners any more; calls after this fail with ``reason``.  A last checkpoint is begun."""
         if self._lockstep.established and not self._ended:
-            self._upkeep.end(place_of(self.cursor), self._capture, patience=0.0)
+            self._upkeep.end(place_of(self.cursor), self._capture, patience=LAST_SECONDS)
         self._ended = reason
         self._lockstep.close()
 

@@ -255,7 +255,7 @@ async def test_gossiping_peers_go_on_from_what_one_of_them_held(swarm: TrainingS
     for peer in before:
         peer.signal(9)
     await swarm.until("all are dead", lambda: not any(peer.running for peer in before))
-    samples = max(manifest(restarts.newest(number))["samples"] for number in range(3))
+    samples = max(manifest(restarts.newest(number))["samples"] for number in (1, 2))
     shutil.rmtree(restarts.folder(0))
     after = await restarts.start(0, 1, 2)
     await swarm.done(after)
