@@ -149,12 +149,13 @@ class Revocations:
     def encoded(self) -> tuple[bytes, ...]:
         return tuple(statement.encoded for statement in self)
 
+    def of(self, node: str) -> Statement | None:
+        """The statement about ``node``."""
+        return self._by_node.get(node)
+
     def against(self, bearer: Bearer) -> Statement | None:
         """The statement that makes ``bearer`` a stranger: about its node, one that certified that, or an invite."""
-        for node in (bearer.id, *bearer.nodes):
-            if node in self._by_node:
-                return self._by_node[node]
-        return None
+        return next((found for node in (bearer.id, *bearer.nodes) if (found := self.of(node)) is not None), None)
 
     def __iter__(self) -> Iterator[Statement]:
         return iter(tuple(self._by_node.values()))

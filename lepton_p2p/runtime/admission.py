@@ -116,7 +116,8 @@ async def _ask_around(
     if refusals and not reasons:
         raise refusals[0]
     if loudly:
-        _log.warning("nobody can certify this machine yet; trying until the token expires", why="; ".join(reasons))
+        why = "; ".join((*reasons, *map(str, refusals)))
+        _log.warning("nobody can certify this machine yet; trying until the token expires", why=why)
     return ()
 
 

@@ -15,7 +15,7 @@ from lepton_p2p.credentials.enrolment import Request, grant
 from lepton_p2p.credentials.folder import KeysFolder
 from lepton_p2p.credentials.keys import id_of
 from lepton_p2p.credentials.revocations import Revocations, read_statement
-from lepton_p2p.errors import CredentialsRefused
+from lepton_p2p.errors import CredentialsRefused, Revoked
 from lepton_p2p.identity import PeerId, PeerInfo, short
 from lepton_p2p.transport.faults import Busy
 from lepton_p2p.transport.limits import TokenBucket
@@ -87,6 +87,8 @@ class NodeCredentials:
         if not self._bucket.take(asyncio.get_running_loop().time()):
             raise Busy("too many machines want to be certified at a time")
         node = id_of(request.key)
+        if (statement := self.security.revocations.of(node)) is not None:
+            raise Revoked("this machine's key is revoked: join with an empty folder for its keys", statement.encoded)
         if len(self._issued) >= MAX_ISSUED and node not in self._issued:
             raise CredentialsRefused(f"this peer has certified {MAX_ISSUED} nodes and certifies no more")
         chain = grant(self.node, asker, request)
