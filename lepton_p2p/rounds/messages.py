@@ -45,7 +45,7 @@ class Report:
     digest of that round's result if it holds the result (0: it does not), ``rejected`` why the round has none.
     ``pending`` is the round it has started and kept the input of (0: none), ``schema`` the hash of names,
     shapes, dtypes and operation of that input, ``attempts`` how often it has run it, ``broken`` why the last
-    attempt broke.
+    attempt broke.  ``origin`` as in :class:`Standing`.
     """
 
     peer: PeerId
@@ -54,12 +54,12 @@ class Report:
     digest: int = 0
     rejected: str = ""
     work: int = 0
-    origin: int = 0
     pending: int = 0
     schema: int = 0
     state: int = 0
     attempts: int = 0
     broken: str = ""
+    origin: int = 0
 
 
 @dataclass(frozen=True, slots=True)
