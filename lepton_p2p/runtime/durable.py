@@ -116,22 +116,17 @@ class Durable:
         assert self._checkpoint is not None
         record, mark = self._checkpoint.record, self._mark
         told = {"step": record.step, "samples": record.samples, "checkpoint": str(self._checkpoint.path)}
+        values = {"step": float(record.step)}
         if mark is None or mark.step < record.step:
-            _log.warning("the training goes on from a checkpoint; it is not known what was done after it", **told)
-            lost_steps = lost_samples = 0
+            lost = "it is not known what was done after it"
+            _log.warning(f"the training goes on from a checkpoint; {lost}", **told)
         else:
             lost_steps, lost_samples = mark.step - record.step, max(0, mark.samples - record.samples)
             tell = _log.warning if lost_steps else _log.info
             tell("the training goes on from a checkpoint", **told, lost_steps=lost_steps, lost_samples=lost_samples)
-        self._node.events.publish(
-            "resumed",
-            f"from a checkpoint of step {record.step}, {lost_steps} steps and {lost_samples} samples are lost",
-            values={
-                "step": float(record.step),
-                "lost_steps": float(lost_steps),
-                "lost_samples": float(lost_samples),
-            },
-        )
+            lost = f"{lost_steps} steps and {lost_samples} samples are lost"
+            values |= {"lost_steps": float(lost_steps), "lost_samples": float(lost_samples)}
+        self._node.events.publish("resumed", f"from a checkpoint of step {record.step}; {lost}", values=values)
 
 
 def _named(path: Path, job: str) -> tuple[Checkpoint, Snapshot]:
