@@ -9,7 +9,10 @@ from typing import NewType
 from lepton_p2p.errors import AddressError
 
 PeerId = NewType("PeerId", str)
-"""32 lowercase hex digits, drawn anew by every process: a restarted machine is a new peer."""
+"""32 lowercase hex digits, new with every process: a restarted machine is a new peer.
+
+With credentials the hash of the process's public key (``credentials.keys.id_of``), otherwise random.
+"""
 
 _PEER_ID = re.compile(r"[0-9a-f]{32}")
 

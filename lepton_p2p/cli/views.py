@@ -30,6 +30,8 @@ def member_to_dict(member: MemberStatus) -> dict[str, Any]:
         "status": member.status.name.lower(),
         "incarnation": member.incarnation,
         "in_epoch": member.in_epoch,
+        "node": member.node,
+        "node_name": member.node_name,
     }
 
 
@@ -116,7 +118,8 @@ def _numbers(status: StatusReport) -> Table:
 
 def _members(status: StatusReport) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for title in ("peer", "address", "status", "in epoch"):
+    machines = any(member.node for member in status.members)
+    for title in ("peer", "address", "status", "in epoch", *(("machine",) if machines else ())):
         table.add_column(title)
     for member in status.members:
         here = " (this one)" if member.peer.id == status.peer.id else ""
@@ -125,6 +128,7 @@ def _members(status: StatusReport) -> Table:
             Text(member.peer.address),
             Text(member.status.name.lower(), style=_STATUS_STYLE[member.status]),
             "yes" if member.in_epoch else "no",
+            *([Text(f"{member.node_name} ({short(member.node)})" if member.node else "-")] if machines else []),
         )
     return table
 

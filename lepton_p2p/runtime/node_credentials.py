@@ -50,14 +50,14 @@ class NodeCredentials:
         self.security.check(bearer)
         self.own_nodes = frozenset(bearer.nodes)
         """This node, and those that have certified it: if one of them is revoked, so is this peer."""
-        self._expires = bearer.expires
+        self._bearer = bearer
         self._writing = asyncio.Lock()
         self._bucket = TokenBucket(ENROLMENTS, 1.0)
         self._issued = set(self._folder.issued_ids()) if self._folder is not None else set[str]()
 
     async def watch_expiry(self, fail: Callable[[BaseException], None]) -> None:
         """Warn every day of the last month, and ``fail`` when the others take this peer for a stranger."""
-        while (left := (self._expires - now()).total_seconds()) > 0:
+        while (left := (self._bearer.expires - now()).total_seconds()) > 0:
             if left < _WARN_SECONDS:
                 _log.warning(
                     "this machine's certificate expires soon: lepton-peer keys renew, then start this peer again",
@@ -72,6 +72,11 @@ class NodeCredentials:
             return read_statement(statement, self.node.authority).node in self.own_nodes
         except CredentialsRefused:
             return False
+
+    def machine_of(self, peer: PeerId) -> tuple[str, str]:
+        """The id and the name of the node that ``peer`` belongs to; empty if it has not called here (yet)."""
+        bearer = self._bearer if peer == self.id else self.security.caller(peer)
+        return (bearer.node, bearer.name) if bearer is not None else ("", "")
 
     async def keep_revoked(self) -> None:
         """Write down what is revoked, for the next start."""

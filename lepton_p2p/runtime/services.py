@@ -142,8 +142,9 @@ def member_statuses(node: Node) -> tuple[MemberStatus, ...]:
     """Everyone in the view, the dead and the gone while they are remembered."""
     epoch = node.rounds.epoch
     inside = set(epoch.ids) if epoch is not None else set()
+    known = node.credentials.machine_of if node.credentials is not None else lambda peer: ("", "")
     return tuple(
-        MemberStatus(member.peer, member.status, member.incarnation, member.peer.id in inside)
+        MemberStatus(member.peer, member.status, member.incarnation, member.peer.id in inside, *known(member.peer.id))
         for member in node.swim.view()
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import grpc
 
@@ -17,6 +17,7 @@ from lepton_p2p.identity import short
 
 CHANNEL_OPTIONS: Final = (("grpc.ssl_target_name_override", SERVER_NAME),)
 """Certificates name no hosts: peers are known by their keys, wherever they are."""
+Key = TypeVar("Key")
 _REMEMBERED: Final = 4096
 _NO_CERTIFICATE: Final = "a call without a certificate"
 
@@ -30,6 +31,7 @@ class Security:
         self.on_revoked_caller: Callable[[str, str], None] | None = None
         """Told the id of a process that called although it is revoked, and why."""
         self._known: dict[tuple[bytes, bytes], Bearer] = {}
+        self._callers: dict[str, Bearer] = {}
 
     def for_server(self) -> grpc.ServerCredentials:
         """Who has no certificate of this swarm does not get past the handshake."""
@@ -44,11 +46,15 @@ class Security:
 
     def issuers(self) -> frozenset[str]:
         """Ids of processes that have called here and whose node may certify others."""
-        return frozenset(bearer.id for bearer in self._known.values() if bearer.may_issue)
+        return frozenset(bearer.id for bearer in self._callers.values() if bearer.may_issue)
 
     def processes_of(self, node: str) -> frozenset[str]:
         """Ids of processes that have called here and belong to ``node``, or to one that it has certified."""
-        return frozenset(bearer.id for bearer in self._known.values() if node in bearer.nodes)
+        return frozenset(bearer.id for bearer in self._callers.values() if node in bearer.nodes)
+
+    def caller(self, process: str) -> Bearer | None:
+        """What the process with this id has shown when it called here."""
+        return self._callers.get(process)
 
     def judge(self, certificate: bytes, above: bytes, at: datetime | None = None) -> Bearer:
         """Whose call it is that came with ``certificate`` and those ``above`` it (PEM, as TLS got them).
@@ -61,9 +67,8 @@ class Security:
         bearer = self._known.get((certificate, above))
         if bearer is None or at >= bearer.expires:
             bearer = read_bearer(_parsed(certificate, above), self.holder.authority, at)
-            if len(self._known) >= _REMEMBERED:
-                del self._known[next(iter(self._known))]
-            self._known[certificate, above] = bearer
+            _remember(self._known, (certificate, above), bearer)
+            _remember(self._callers, bearer.id, bearer)
         try:
             self.check(bearer)
         except Revoked as error:
@@ -77,6 +82,12 @@ class Security:
         statement = self.revocations.against(bearer)
         if statement is not None:
             raise Revoked(f"node {short(statement.node)} was revoked: {statement.reason}", statement.encoded)
+
+
+def _remember(among: dict[Key, Bearer], key: Key, bearer: Bearer) -> None:
+    if len(among) >= _REMEMBERED:
+        del among[next(iter(among))]
+    among[key] = bearer
 
 
 def _parsed(certificate: bytes, above: bytes) -> tuple[Certificate, ...]:

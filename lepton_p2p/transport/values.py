@@ -88,12 +88,18 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
-    """One line of a peer's view; ``in_epoch``: in the current epoch of the peer that answers."""
+    """One line of a peer's view; ``in_epoch``: in the current epoch of the peer that answers.
+
+    ``node``, ``node_name``: the machine's id and name, proved by certificates; empty if there are none, or none were
+    seen yet.
+    """
 
     peer: PeerInfo
     status: Status
     incarnation: int = 0
     in_epoch: bool = False
+    node: str = ""
+    node_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

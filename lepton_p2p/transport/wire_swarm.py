@@ -21,6 +21,7 @@ from lepton_p2p.transport.wire_membership import STATUS_TO_WIRE, status_from_wir
 
 MAX_NAME = 256
 MAX_VERSION = 64
+MAX_NODE_NAME = 64
 MAX_KIND = 64
 
 _PHASE_TO_WIRE = {
@@ -140,6 +141,8 @@ def _member_to_wire(member: MemberStatus) -> pb.MemberView:
         status=STATUS_TO_WIRE[member.status],
         incarnation=member.incarnation,
         in_epoch=member.in_epoch,
+        node=member.node,
+        node_name=member.node_name,
     )
 
 
@@ -152,6 +155,8 @@ def _members_from_wire(members: Iterable[pb.MemberView]) -> tuple[MemberStatus, 
             status_from_wire(member.status),
             check_counter(member.incarnation, "an incarnation"),
             member.in_epoch,
+            check_optional_id(member.node),
+            check_text(member.node_name, "a node's name", MAX_NODE_NAME),
         )
         for member in found
     )

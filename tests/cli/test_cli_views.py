@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 from cli_samples import a_member, a_status
 from rich.console import Console, RenderableType
@@ -40,6 +41,8 @@ def test_json_has_every_field_under_its_stable_name() -> None:
         "status": "suspect",
         "incarnation": 3,
         "in_epoch": False,
+        "node": "",
+        "node_name": "",
     }
 
 
@@ -63,6 +66,14 @@ def test_the_panel_shows_numbers_and_members_and_marks_the_peer_itself() -> None
     assert "118 (pass 3)" in text
     assert text.count("(this one)") == 1
     assert "suspect" in text
+
+
+def test_the_panel_names_machines_where_there_are_credentials() -> None:
+    assert "machine" not in drawn(status_panel(a_status()))
+    known = replace(a_member(1), node="ab" * 16, node_name="laptop")
+    text = drawn(status_panel(a_status(members=(known, a_member(2)))))
+    assert "machine" in text
+    assert "laptop (abababab)" in text
 
 
 def test_text_from_the_network_is_not_read_as_markup() -> None:

@@ -115,6 +115,14 @@ async def test_processes_of_a_revoked_node_are_cut_off_and_those_of_nodes_that_i
         bench.hears_of(processes[0])
 
 
+async def test_whose_machine_a_peer_is_is_known_when_it_has_called() -> None:
+    bench, process = Bench(), make_process(OTHER)
+    assert bench.credentials.machine_of(PeerId(process.id)) == ("", "")
+    bench.hears_of(process)
+    assert bench.credentials.machine_of(PeerId(process.id)) == (OTHER.id, "other")
+    assert bench.credentials.machine_of(bench.credentials.id) == (FAMILY.member.id, "member")
+
+
 async def test_a_process_that_shows_up_later_is_cut_off_when_it_calls() -> None:
     bench = Bench()
     await bench.revoker.take([against(OTHER).encoded])

@@ -169,7 +169,9 @@ async def test_a_peer_that_is_revoked_ends_and_stays_out_and_the_others_go_on(se
     second = await secured.joins(first, "--state-dir", str(swarm.folder / "second"), *endless(swarm))
     third = await secured.joins(first, "--state-dir", state, *endless(swarm))
     await swarm.together([first, second, third])
-    node = KeysFolder(swarm.folder / "state" / "keys").node().id
+    async with connect(first.address, keys=secured.keys.path, timeout=DEADLINE) as client:
+        node = next(member.node for member in await client.members() if member.peer.id.startswith(third.id))
+    assert node == KeysFolder(swarm.folder / "state" / "keys").node().id
     revoke = ("keys", "revoke", node, "--keys", str(secured.keys.path), "--reason", "laptop stolen")
     swarm.peers.remove(third)  # that it ends is no failure
     told = await secured.command(*revoke, "--at", second.address)

@@ -166,7 +166,9 @@ def results(draw: st.DrawFn) -> ResultInfo:
 jobs = st.builds(JobDocument, st.binary(min_size=1, max_size=100), hex256s)
 tickets = st.builds(Ticket, st.integers(1, 65535), sha256s, st.one_of(st.just(b""), sha256s))
 offer_replies = st.builds(OfferReply, booleans, lines)
-member_statuses = st.builds(MemberStatus, peers, st.sampled_from(Status), counters, booleans)
+nodes = st.just("") | peer_ids
+node_names = st.text("abc-._019", max_size=64)
+member_statuses = st.builds(MemberStatus, peers, st.sampled_from(Status), counters, booleans, nodes, node_names)
 views = st.lists(member_statuses, max_size=4).map(tuple)
 events = st.builds(SwarmEvent, numbers, names, st.one_of(st.just(""), peer_ids), lines, values)
 statuses = st.builds(

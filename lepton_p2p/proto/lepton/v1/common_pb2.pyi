@@ -4,6 +4,8 @@ isort:skip_file
 Values that several services share.
 
 Contract of the whole package lepton.v1:
+ * In a swarm with credentials calls are TLS 1.3 with certificates on both sides, and the sender that a message
+   names is the caller; otherwise PERMISSION_DENIED.
  * Every call carries the metadata `lepton-swarm` (percent-encoded swarm id), `lepton-protocol` (decimal
    protocol version of the caller) and `lepton-protocol-min` (the lowest version that it still speaks).  A server
    that cannot work with them answers FAILED_PRECONDITION.  Health and reflection are exempt.
@@ -35,7 +37,9 @@ class PeerInfo(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """32 lowercase hex digits, drawn anew by every process."""
+    """32 lowercase hex digits, new with every process; in a swarm with credentials the first 128 bits of the SHA-256 of
+    the process's public key (SubjectPublicKeyInfo in DER).
+    """
     address: _builtins.str
     """host:port or [v6]:port of its control plane, port 1 to 65535; at most 300 characters."""
     def __init__(

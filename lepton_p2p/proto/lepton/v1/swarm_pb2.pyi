@@ -52,10 +52,17 @@ class MemberView(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
     IN_EPOCH_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    NODE_NAME_FIELD_NUMBER: _builtins.int
     status: _membership_pb2.MemberStatus.ValueType
     incarnation: _builtins.int
     in_epoch: _builtins.bool
     """In the epoch of the peer that answers."""
+    node: _builtins.str
+    """In a swarm with credentials: the id of the machine's node and its name (at most 64 characters), as far as the peer
+    that answers has seen them proved; or empty.
+    """
+    node_name: _builtins.str
     @_builtins.property
     def peer(self) -> _common_pb2.PeerInfo: ...
     def __init__(
@@ -65,10 +72,12 @@ class MemberView(_message.Message):
         status: _membership_pb2.MemberStatus.ValueType = ...,
         incarnation: _builtins.int = ...,
         in_epoch: _builtins.bool = ...,
+        node: _builtins.str = ...,
+        node_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["peer", b"peer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_epoch", b"in_epoch", "incarnation", b"incarnation", "peer", b"peer", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_epoch", b"in_epoch", "incarnation", b"incarnation", "node", b"node", "node_name", b"node_name", "peer", b"peer", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
