@@ -42,7 +42,7 @@ class Deed(Enum):
     WAIT = auto()
     """Nobody can give the state in this round (it is being founded, or still on its way): ask in the next one."""
     LOST = auto()
-    """Nobody is left who holds the state."""
+    """Nobody in the epoch holds the state; perhaps somebody else does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,14 @@ class Turn:
 
     settled: peers that need no snapshot any more.  wanting: peers for which the state from before the round is kept
     (not empty only with ``APPLY``).  founders: whose state the training starts from, if this is its first round.
+    waited: the longest that any member has waited for somebody who holds the state, seconds.
     """
 
     deed: Deed
     founders: Collection[PeerId]
     settled: tuple[PeerId, ...] = ()
     wanting: frozenset[PeerId] = frozenset()
+    waited: int = 0
 
 
 class Footing:
@@ -84,19 +86,21 @@ class Footing:
         seen: Callable[[], int | None],
         seed: Callable[[], int],
         work: int = 0,
+        waited: int = 0,
     ) -> Note:
         """What to write into the coming round.
 
         ``seen``: how many rounds the swarm has done, if this peer took part in all of them; ``seed``: the digest of
         what it would start from.  Both are only asked while it is fresh.  ``work``: contributions in what it holds.
+        ``waited``: seconds since nobody here holds the state.
         """
         if self.established:
             return Note(NoteFlag.READY, tuple(claim), loss_sum, quorum=self._quorum)
         flags = NoteFlag.NONE if self._catching else NoteFlag.WANTS_STATE
         if not self._fresh:
-            return Note(flags, failures=self._failures, work=work, quorum=self._quorum)
+            return Note(flags, failures=self._failures, work=work, quorum=self._quorum, waited=waited)
         flags |= NoteFlag.FRESH
-        return Note(flags, (), 0.0, self._failures, seen(), seed(), work, self._quorum)
+        return Note(flags, (), 0.0, self._failures, seen(), seed(), work, self._quorum, waited)
 
     def take(self, result: RoundResult, me: PeerId) -> Turn:
         """A round is decided: what to do with it.  ``me`` took part in it."""
@@ -112,7 +116,7 @@ class Footing:
         hopeless = {peer for peer, note in notes.items() if note and note.failures >= PATIENCE}
         self.all_ready = set(result.members) <= hopeless.union(ready, founders)
         if deed is not Deed.APPLY:
-            return Turn(deed, founders)
+            return Turn(deed, founders, waited=max((note.waited for note in notes.values() if note), default=0))
         asked = {peer for peer, note in notes.items() if note and NoteFlag.WANTS_STATE in note.flags}
         wanting = set() if founders else (asked | set(result.newcomers)) - set(ready)
         return Turn(deed, founders, (*ready, *sorted(wanting)), frozenset(wanting))

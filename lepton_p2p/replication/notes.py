@@ -11,10 +11,10 @@ from functools import lru_cache
 
 from lepton_p2p.replication.ranges import Range
 
-VERSION = 3
+VERSION = 4
 MAX_RANGES = 64
-"""Of one claim: 39 + 64 * 2 * 5 bytes stay below the limit of a note for data sets of up to 2**35 samples."""
-_HEAD = struct.Struct("!BBBdHQH")
+"""Of one claim: 41 + 64 * 2 * 5 bytes stay below the limit of a note for data sets of up to 2**35 samples."""
+_HEAD = struct.Struct("!BBBdHQHH")
 _FRESH = struct.Struct("!QQ")
 _UNKNOWN = 2**64 - 1
 _MAX_VARINT = 5
@@ -39,7 +39,8 @@ class Note:
     ``failures``: how often in a row the sender could not fetch the state (counted up to 255).  ``quorum``: how many
     members must hold the state before anybody gets samples, if it goes by the sender (up to 65535).
 
-    Of those that are not ready: ``work``, contributions in the state that the sender holds or held last.
+    Of those that are not ready: ``work``, contributions in the state that the sender holds or held last; ``waited``,
+    seconds since nobody in the epoch held the state (see ``vigil.py``; up to 65535).
 
     Only of those that are fresh: ``seen``: how many rounds the swarm has done, if the sender took part in all of them
     (None: it did not), so that it knows that no state is lost if nobody has any.  ``seed``: 64-bit digest of the state
@@ -54,6 +55,7 @@ class Note:
     seed: int = 0
     work: int = 0
     quorum: int = 1
+    waited: int = 0
 
     def encode(self) -> bytes:
         """At most ``MAX_NOTE`` (1024) bytes; ``ValueError`` for more than ``MAX_RANGES`` ranges."""
@@ -64,7 +66,8 @@ class Note:
             body = _FRESH.pack(_UNKNOWN if self.seen is None else self.seen, self.seed)
         body += b"".join(_varint(number) for item in self.claim for number in (item.start, item.size))
         failures, quorum = min(self.failures, 255), min(self.quorum, 0xFFFF)
-        head = _HEAD.pack(VERSION, self.flags, failures, self.loss_sum, len(self.claim), self.work, quorum)
+        waited = min(self.waited, 0xFFFF)
+        head = _HEAD.pack(VERSION, self.flags, failures, self.loss_sum, len(self.claim), self.work, quorum, waited)
         return head + body
 
     @classmethod
@@ -72,7 +75,7 @@ class Note:
         """Read what ``encode`` wrote; ``ValueError`` for anything else (bytes come from the network)."""
         if len(data) < _HEAD.size:
             raise ValueError("a training note is too short")
-        version, flags, failures, loss_sum, count, work, quorum = _HEAD.unpack_from(data)
+        version, flags, failures, loss_sum, count, work, quorum, waited = _HEAD.unpack_from(data)
         if version != VERSION or count > MAX_RANGES or flags & ~7:
             raise ValueError(f"not a training note of version {VERSION}")
         start = _HEAD.size + (_FRESH.size if flags & NoteFlag.FRESH else 0)
@@ -86,7 +89,7 @@ class Note:
         # A loss is only shown: a broken one must not break the round.
         loss_sum = loss_sum if math.isfinite(loss_sum) else 0.0
         known = None if seen == _UNKNOWN else seen
-        return cls(NoteFlag(flags), claim, loss_sum, failures, known, seed, work, quorum)
+        return cls(NoteFlag(flags), claim, loss_sum, failures, known, seed, work, quorum, waited)
 
     @classmethod
     def read(cls, data: bytes) -> Note | None:

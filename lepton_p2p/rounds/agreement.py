@@ -121,6 +121,12 @@ class Agreement(Balloting, Meeting):
             self.progress.work = max(self.progress.work, work)
         return self._drain()
 
+    def lost(self, now: float) -> list[Effect]:
+        """Nobody in the epoch holds what its rounds have led to: this lineage yields to any other one."""
+        self._now = now
+        self.progress.work = self.progress.origin = 0
+        return self._drain()
+
     def leave(self, now: float, reason: str) -> list[Effect]:
         """Go: the others form the next epoch without this peer."""
         self._now = now

@@ -29,9 +29,12 @@ class Standing:
     def yields_to(self, other: Standing) -> bool:
         """Whether this lineage is the one to give up.
 
-        Before all else, the one that has not even come to where the other began: its peers had an old disk, or none.
+        Before all else, one in which nothing was done, or nobody holds any more what was done: however large, it has
+        nothing to lose.  Then one that has not even come to where the other began: its peers had an old disk, or none.
         (Comparing ``work`` with ``work`` would not do: of two lineages that run, both or neither might yield.)
         """
+        if bool(self.work) != bool(other.work):
+            return not self.work
         if self.work < other.origin or other.work < self.origin:
             return self.work < other.origin
         return self < other

@@ -87,6 +87,10 @@ class BridgedCollective:
         epoch = self._node.rounds.epoch
         return epoch.ids if epoch is not None else ()
 
+    def state_is_lost(self) -> None:
+        """See ``training.Collective``."""
+        self._bridge.post(self._node.state_is_lost)
+
     def all_reduce(
         self,
         tensors: Sequence[Tensor],

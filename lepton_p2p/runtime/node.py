@@ -228,6 +228,10 @@ class Node:
             )
         )
 
+    def state_is_lost(self) -> None:
+        """See ``training.Collective``."""
+        self.rounds.feed(self.agreement.lost)
+
     def fail(self, error: BaseException) -> None:
         """Something made this peer useless (wrong swarm, wrong job): whoever waits for it is told."""
         if self.failed is not None and not self.failed.done():

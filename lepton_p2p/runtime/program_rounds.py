@@ -66,6 +66,10 @@ class ProgramRounds:
         epoch = self._node.rounds.epoch
         return epoch.ids if epoch is not None else ()
 
+    def state_is_lost(self) -> None:
+        """See ``training.Collective``."""
+        self._loop.call(self._say_that_the_state_is_lost())
+
     def all_reduce(
         self,
         tensors: Sequence[Tensor],
@@ -95,6 +99,9 @@ class ProgramRounds:
         packed.unpack(finished.kept.buffer, tensors)
         self._history.decided(finished.result.round)
         return finished.result
+
+    async def _say_that_the_state_is_lost(self) -> None:
+        self._node.state_is_lost()
 
     async def _gather(self) -> None:
         self._enter()

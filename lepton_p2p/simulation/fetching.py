@@ -48,6 +48,9 @@ class Sources(Protocol):
 
     def choose(self, peers: list[PeerInfo]) -> PeerInfo: ...
 
+    def now(self) -> float:
+        """The world's time."""
+
     def completed(self) -> int:
         """The last decided round."""
 

@@ -140,6 +140,10 @@ class VirtualRounds:
         """Contributions in this lineage so far."""
         return self._machine.progress.work
 
+    def state_is_lost(self) -> None:
+        """Say that nobody in the epoch holds the state."""
+        self.feed(self._machine.lost)
+
     def feed(self, step: Step) -> None:
         """Give the agreement an input."""
         self._runner.feed(step)

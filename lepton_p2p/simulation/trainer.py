@@ -10,6 +10,7 @@ from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.replication.footing import Deed, Footing, founders_of
 from lepton_p2p.replication.keeping import Keeping
 from lepton_p2p.replication.ranges import Range, size_of
+from lepton_p2p.replication.vigil import Vigil
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.simulation.fetching import Sources, StateFetch
 from lepton_p2p.simulation.replica import State
@@ -52,6 +53,7 @@ class VirtualTrainer:
         self._me, self._rounds, self._sources, self._witness = me, rounds, sources, witness
         self._pace, self._gave_up = pace, gave_up
         self._fetch: StateFetch | None = None
+        self._vigil = Vigil()
         self._kept: list[tuple[RoundResult, Numbers]] = []
         self._stopped = False
         witness.began(initial)
@@ -85,7 +87,14 @@ class VirtualTrainer:
         if self._stopped:
             return
         established = self.footing.established
-        note = self.footing.note(claim, 0.0, seen=lambda: self.footing.rejections, seed=lambda: self.state.digest)
+        note = self.footing.note(
+            claim,
+            0.0,
+            seen=lambda: self.footing.rejections,
+            seed=lambda: self.state.digest,
+            work=self.state.cursor.work,
+            waited=self._vigil.waited(self._sources.now()),
+        )
         self._rounds.run(
             self.state.contribution(self._me.id, claim),
             weight=float(size_of(claim)) if established else 0.0,
@@ -101,6 +110,7 @@ class VirtualTrainer:
             self._take(outcome)
         elif outcome.dropped:
             self._close()
+            self._vigil.end()
             self.footing.enter_again()
         else:
             self.footing.rejected()
@@ -116,6 +126,7 @@ class VirtualTrainer:
             self._witness.founded(self._me, result.round, self._rounds.work)
         match turn.deed:
             case Deed.APPLY:
+                self._vigil.end()
                 self.keeping.settle(members=result.members, done=turn.settled)
                 if turn.wanting:
                     self.keeping.hold(result.round - 1, self.state, turn.wanting)
@@ -123,10 +134,13 @@ class VirtualTrainer:
             case Deed.KEEP:
                 self._kept.append((result, outcome.numbers))
             case Deed.FETCH:
+                self._vigil.end()
                 self._fetch = StateFetch(self._sources, self._me.id, result.round - 1)
                 self._kept = [(result, outcome.numbers)]
             case Deed.LOST:
-                self._gave_up("all members that held the training state are gone")
+                self._rounds.state_is_lost()
+                if self._vigil.keep(self._sources.now(), turn.waited):
+                    self._gave_up("all members that held the training state are gone")
             case Deed.WAIT:
                 pass
 

@@ -29,6 +29,9 @@ class Collective(Protocol):
     def members(self) -> tuple[PeerId, ...]:
         """Who is in the epoch, in ring order."""
 
+    def state_is_lost(self) -> None:
+        """Say that nobody in the epoch holds the training's state: its lineage yields to any other one."""
+
     def all_reduce(
         self,
         tensors: Sequence[Tensor],

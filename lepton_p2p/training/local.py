@@ -27,6 +27,9 @@ class LocalCollective:
     def members(self) -> tuple[PeerId, ...]:
         return (self.me,)
 
+    def state_is_lost(self) -> None:
+        """There is no other lineage."""
+
     def all_reduce(
         self,
         tensors: Sequence[Tensor],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -11,11 +12,15 @@ from lepton_p2p.errors import Dropped, IntegrityError, RoundRejected, SchemaMism
 from lepton_p2p.identity import short
 from lepton_p2p.replication.footing import Deed, Footing, Turn, founders_of
 from lepton_p2p.replication.ranges import Range
+from lepton_p2p.replication.vigil import Vigil
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training.catch_up import CatchUp
 from lepton_p2p.training.collective import Collective, StateSource, Withdrawn
 from lepton_p2p.training.replica import Replica
 from lepton_p2p.training.store import SnapshotStore
+
+PAUSE = 0.2
+"""Seconds between two rounds in which there is nothing to do but to look whether somebody has come."""
 
 MAX_REJECTIONS = 3
 """Rounds in a row without a result, with nothing changed in between: the next one will not have one either."""
@@ -45,6 +50,7 @@ class Lockstep:
         self._collective, self._source, self._store = collective, state_source, store
         self._seen = seen
         self._catching: CatchUp | None = None
+        self._vigil = Vigil()
 
     @property
     def established(self) -> bool:
@@ -94,7 +100,8 @@ class Lockstep:
         ``SchemaMismatch`` when that happens again and again, ``StateLost``, ``Closed``, ``Withdrawn``.
         """
         work = self._replica.cursor.work
-        note = self._footing.note(claim, loss_sum, seen=self._seen, seed=self._replica.seed, work=work)
+        waited = self._vigil.waited(time.monotonic())
+        note = self._footing.note(claim, loss_sum, seen=self._seen, seed=self._replica.seed, work=work, waited=waited)
         try:
             result = self._collective.all_reduce(
                 self._replica.tensors,
@@ -123,6 +130,7 @@ class Lockstep:
     def enter_again(self) -> None:
         """What the replica holds is obsolete: ask for the state in the next round."""
         self.close()
+        self._vigil.end()
         self._footing.enter_again()
 
     def step_out(self) -> None:
@@ -141,20 +149,31 @@ class Lockstep:
         turn = self._footing.take(result, self._collective.me)
         match turn.deed:
             case Deed.APPLY:
+                self._vigil.end()
                 self._donate(result, turn)
                 self._apply(result, self._replica.tensors)
             case Deed.KEEP:
                 assert self._catching is not None, "a peer that catches up fetches the state"
                 self._catching.kept.append(result, self._replica.tensors)
             case Deed.FETCH:
+                self._vigil.end()
                 self._start_catching_up(result)
             case Deed.LOST:
-                raise StateLost(
-                    "all members that held the training state are gone and none of the others had all of it: "
-                    "start the swarm again, with the job or from a checkpoint"
-                )
+                self._wait_for_holders(turn.waited)
             case Deed.WAIT:
                 pass
+
+    def _wait_for_holders(self, others_waited: int) -> None:
+        """Nobody in the epoch holds the state; members that do may only be cut off for a while."""
+        if not self._vigil.begun:
+            log.warning("no member holds the training's state; waiting for those that may hold it")
+        self._collective.state_is_lost()
+        if self._vigil.keep(time.monotonic(), others_waited):
+            raise StateLost(
+                "all members that held the training state are gone and none of the others had all of it: "
+                "start the swarm again, with the job or from a checkpoint"
+            )
+        time.sleep(PAUSE)
 
     def _donate(self, result: RoundResult, turn: Turn) -> None:
         """Keep the state from before this round for those that want it, until they have it or are gone."""

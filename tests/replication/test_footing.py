@@ -119,6 +119,13 @@ def test_a_peer_that_is_not_a_founder_waits_for_the_round_after() -> None:
     assert footing.note((), 0.0, seen=lambda: 0, seed=lambda: 2).flags == WANTS
 
 
+def test_how_long_the_members_have_waited_for_a_holder_travels_with_their_notes() -> None:
+    footing = Footing()
+    mine = footing.note((), 0.0, seen=lambda: None, seed=lambda: 0, waited=3)
+    lost = footing.take(result([mine, Note(WANTS, waited=12), Note(WANTS)], round=9), PEERS[0])
+    assert (mine.waited, lost.deed, lost.waited) == (3, Deed.LOST, 12)
+
+
 def test_who_was_dropped_wants_the_state_and_does_not_found_again() -> None:
     footing = Footing()
     footing.caught_up()

@@ -63,6 +63,7 @@ class FakeSwarm:
         self.fetch_allowed = threading.Event()
         self.fetch_allowed.set()
         self.fetch_fails = False
+        self.said_lost: set[PeerId] = set()
         self.reject: set[int] = set()
         self._members: list[PeerId] = []
         self._since: dict[PeerId, int] = {}
@@ -253,6 +254,9 @@ class FakeCollective:
 
     def members(self) -> tuple[PeerId, ...]:
         return self._swarm.members
+
+    def state_is_lost(self) -> None:
+        self._swarm.said_lost.add(self.me)
 
     def all_reduce(
         self,

@@ -25,6 +25,7 @@ from fake_swarm import FakePeer, FakeSwarm
 from lepton_p2p.errors import Closed, StateLost
 from lepton_p2p.jobs import load_job
 from lepton_p2p.models import build
+from lepton_p2p.replication import vigil
 from lepton_p2p.training import params_digest, train_alone
 
 
@@ -161,6 +162,22 @@ def test_when_the_last_holder_of_the_state_dies_the_joiner_says_so() -> None:
     start(swarm, 1, what)
     with pytest.raises(StateLost, match="start the swarm again"):
         joiner.result()
+
+
+def test_who_may_still_hold_the_state_has_time_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vigil, "PATIENCE", 0.5)
+    what = job()
+    swarm = FakeSwarm()
+    swarm.fetch_allowed.clear()
+    joiner = FakePeer(swarm, IDS[4], what, build(what))
+    join_when(swarm, joiner, 4)
+    at(swarm, 6, swarm.kill, IDS[0])
+    at(swarm, 7, swarm.fetch_allowed.set)
+    start(swarm, 1, what)
+    with pytest.raises(StateLost):
+        joiner.result()
+    assert swarm.said_lost == {IDS[4]}
+    assert len(swarm.results) > 12, "it went on looking"
 
 
 def test_a_joiner_whose_only_member_dies_in_its_first_round_does_not_start_from_scratch() -> None:

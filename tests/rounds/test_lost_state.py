@@ -1,0 +1,42 @@
+"""A lineage in which nobody holds what its rounds led to yields to any other, however small."""
+
+from __future__ import annotations
+
+from model import VirtualSwarm
+
+from lepton_p2p.rounds.messages import Standing
+
+
+def test_nothing_to_lose_comes_before_size() -> None:
+    large, small = Standing(size=9, work=0, number=7, tag=1), Standing(size=1, work=3, number=2, tag=2)
+    assert large.yields_to(small)
+    assert not small.yields_to(large)
+
+
+def test_of_two_lineages_with_work_the_smaller_yields_as_ever() -> None:
+    large, small = Standing(size=9, work=1, number=7, tag=1), Standing(size=1, work=300, number=2, tag=2)
+    assert small.yields_to(large)
+    assert not large.yields_to(small)
+
+
+def test_a_crowd_that_lost_the_state_comes_to_the_one_that_kept_it() -> None:
+    swarm = VirtualSwarm(5)
+    holder = swarm.add(found=True)
+    swarm.run(1.0)
+    crowd = [swarm.add(found=index == 0) for index in range(4)]
+    swarm.cut |= {(a, b) for one in crowd for a, b in ((one, holder), (holder, one))}
+    swarm.run_until(lambda: all(len(epoch.ids) == 4 for peer in crowd if (epoch := swarm.hosts[peer].machine.epoch)))
+    swarm.run(1.0)
+    held = swarm.hosts[holder].history[1]
+    for peer in crowd:
+        swarm.hosts[peer].rounds_wanted = False
+    swarm.run(1.0)
+    for peer in crowd:
+        machine = swarm.hosts[peer].machine
+        assert machine.progress.work > 0
+        swarm.feed(peer, lambda machine=machine: machine.lost(swarm.now))  # type: ignore[misc]
+    swarm.cut.clear()
+    swarm.run_until(swarm.settled)
+    assert swarm.hosts[holder].dropped == 0
+    assert swarm.hosts[holder].history[1] == held
+    assert all(swarm.hosts[peer].dropped == 1 for peer in crowd)
