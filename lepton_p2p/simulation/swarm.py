@@ -22,7 +22,7 @@ from lepton_p2p.simulation.weather import Weather
 
 MOST_STEPS = 3_000_000
 """Events of one run; more means that something goes round in circles."""
-_QUIET = 5.0
+_QUIET = 3.0
 """Seconds after the recovery in which whatever is left over must go away."""
 _QUIET_RATE = 10.0
 """Control messages per member and second besides gossip: probes and their answers, exchanges, announcements."""
@@ -86,7 +86,7 @@ class VirtualSwarm:
         count = rng.randint(plan.fewest, plan.most)
         self._length = rng.choice((2, 5, 8 * count, 24))
         self._total, self._batch = rng.randint(1, 60) * 3, rng.randint(1, 8)
-        self._speed = 10 ** rng.uniform(-1.3, 0.2)
+        self._speed = 10 ** rng.uniform(-0.8, 0.3)
         self._seeds = [_address(index) for index in range(min(count, rng.randint(1, 3)))]
         for _ in range(count):
             self.scheduler.after(rng.random() * rng.choice((0.0, 1.0, 5.0)), self.join)
