@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import fill, small_file_system
 from jobs_for_peers import SAMPLES, gossiping_digits, small_job, tally_job
 from peer_processes import PeerProcess, TrainingSwarm, status_of
 from safetensors.torch import load_file
@@ -293,6 +294,39 @@ async def test_a_checkpoint_of_another_job_is_refused_by_name_and_not_seen_other
     fresh = await swarm.start("--job", str(other), "--state-dir", str(restarts.folder(0)))
     await swarm.done([fresh])
     assert not RESUMED.search(fresh.log)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with small_file_system(tmp_path / "disk", kib=512) as disk:
+        yield disk
+
+
+async def test_a_full_disk_does_not_stop_the_training_and_is_written_to_again_when_there_is_room(
+    swarm: TrainingSwarm, small_disk: Path
+) -> None:
+    state = ("--state-dir", str(small_disk / "state"), "--checkpoint-every", "20", "--checkpoint-keep", "1")
+    peer = await swarm.start("--job", str(tally_job(swarm.folder, steps=1_000_000)), *state)
+    async with connect(peer.address) as client:
+        events = client.events()
+        written = await anext(event async for event in events if event.kind == "checkpoint")
+        ballast = small_disk / "ballast"
+        fill(ballast)
+        await swarm.trained([peer], 100)
+        told = (await status_of(peer)).checkpoint
+        assert told is not None
+        assert told.failures > 0
+        assert told.size == written.values["bytes"], "the last one that could be written"
+        assert peer.log.count("a checkpoint could not be written") == 1
+        ballast.unlink()
+        later = await anext(
+            event async for event in events if event.kind == "checkpoint" and event.values["step"] > told.step + 60
+        )
+    assert peer.log.count("checkpoints can be written again") == 1
+    await swarm.kill(peer)
+    (again,) = [await swarm.start("--job", str(swarm.folder / "train.py"), *state)]
+    await swarm.trained([again], 3)
+    assert resumed(again)["step"] >= later.values["step"]
 
 
 async def test_a_job_that_was_submitted_goes_on_without_being_submitted_again(swarm: TrainingSwarm) -> None:

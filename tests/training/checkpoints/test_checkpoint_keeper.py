@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 import structlog
 from checkpoint_samples import JOB, place, snapshot
+from disks import fill, small_file_system
 
 from lepton_p2p.durability import Interval
 from lepton_p2p.training.checkpoints import Checkpoint, Checkpoints, Keeper, MarkFile, Written
@@ -98,17 +97,8 @@ def test_the_last_one_is_written_unless_it_is_there_or_there_is_no_time(tmp_path
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_file_system(tmp_path / "disk", kib=256) as disk:
+        yield disk
 
 
 def test_a_full_disk_costs_one_warning_and_no_older_checkpoint_and_is_tried_again(small_disk: Path) -> None:
@@ -116,7 +106,7 @@ def test_a_full_disk_costs_one_warning_and_no_older_checkpoint_and_is_tried_agai
     keeper = keeper_of(checkpoints, Interval(steps=1))
     keeper.take(snapshot(1), place(1))
     keeper.close(30)
-    (small_disk / "ballast").write_bytes(bytes(small_free(small_disk) - (4 << 10)))
+    fill(small_disk / "ballast")
     with structlog.testing.capture_logs() as logs:
         for step in (2, 3):
             assert keeper.due(place(step))
@@ -133,8 +123,3 @@ def test_a_full_disk_costs_one_warning_and_no_older_checkpoint_and_is_tried_agai
     keeper.take(snapshot(1, width=400), place(4))
     keeper.close(30)
     assert (keeper.last.step, keeper.last.failures) == (4, 0)
-
-
-def small_free(folder: Path) -> int:
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize
