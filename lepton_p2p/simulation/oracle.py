@@ -20,7 +20,7 @@ INVARIANTS = {
     "no-partial-result": "a result is the sum of what all members of its epoch put in, nothing less and nothing else",
     "bit-identical": "replicas that applied the same rounds are the same",
     "samples-once": "every sample is used exactly once per pass",
-    "no-silent-restart": "a training in which something was computed does not begin anew in the same lineage",
+    "no-silent-restart": "a training does not begin anew in a lineage that has come further",
     "incarnation": "incarnations never go back, and only their owner raises them",
     "no-crash": "no machine raises an exception, whatever happens",
     "bounded": "queues, memories and the number of messages stay within their bounds",
@@ -119,9 +119,14 @@ class Oracle:
         self._states.setdefault(state.history, state)
         self._ledgers.setdefault(state.history, _Ledger(state.cursor.pass_number, 0, state.numbers[0]))
 
-    def founded(self, who: PeerInfo, round: int, work: int) -> None:
-        """The training starts from what ``who`` holds; ``work``: contributions so far, as the members count them."""
-        if work:
+    def resumed(self, before: State, after: State) -> None:
+        """A training may go on ``after`` a checkpoint of the state ``before``."""
+        self._states.setdefault(after.history, after)
+        self._ledgers.setdefault(after.history, self._ledgers[before.history])
+
+    def founded(self, who: PeerInfo, state: State, round: int, work: int) -> None:
+        """The training starts from ``state``, which ``who`` holds; ``work``: contributions that the lineage counts."""
+        if work > state.cursor.work:
             raise Violation("no-silent-restart", f"{short(who.id)} founds in round {round}, after {work} contributions")
 
     def applied(self, who: PeerInfo, before: State, after: State, result: RoundResult) -> None:

@@ -53,6 +53,9 @@ class World(Protocol):
     def at(self, address: str) -> VirtualPeer | None:
         """Who listens there now."""
 
+    def stepped(self, peer: VirtualPeer) -> None:
+        """Its training has come to a new state, which could be written to its disk."""
+
     def gave_up(self, peer: VirtualPeer) -> None:
         """Its training ended with an error."""
 
@@ -99,7 +102,14 @@ class VirtualPeer:
             lambda handlers, event: self._runner(self.agreement, self._send_round, event, handlers),
         )
         self.trainer = VirtualTrainer(
-            info, initial, self.rounds, self, world.oracle, pace=self._pace, gave_up=self._gave_up
+            info,
+            initial,
+            self.rounds,
+            self,
+            world.oracle,
+            pace=self._pace,
+            stepped=lambda: world.stepped(self),
+            gave_up=self._gave_up,
         )
 
     def __repr__(self) -> str:
@@ -111,6 +121,7 @@ class VirtualPeer:
         """Meet the swarm, want an epoch, train."""
 
         def begin() -> None:
+            self.agreement.held = self.trainer.state.cursor.work
             self._membership.feed(lambda now: self.swim.start(now, seeds, known))
             self.rounds.feed(lambda now: self.agreement.begin(now, found=found))
             self.trainer.step()

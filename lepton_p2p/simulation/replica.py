@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lepton_p2p.identity import PeerId
 from lepton_p2p.replication.cursor import Cursor
@@ -11,6 +11,7 @@ from lepton_p2p.replication.ranges import Range
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.simulation.streams import Numbers
 
+_RESUMED = 1
 PRIME = 2**61 - 1
 """Numbers are counted modulo this one, as Python's hashes of integers are."""
 
@@ -39,6 +40,10 @@ class State:
         claimants = [int(peer, 16) for peer in cursor.claimants]
         counts = (cursor.pass_number, cursor.position, cursor.used, cursor.skipped, cursor.step, cursor.samples)
         return hash((self.numbers, counts, tuple(places), tuple(claimants))) & (2**64 - 1) or 1
+
+    def resumed(self) -> State:
+        """As a process goes on from it that finds it on its disk: nobody has claims yet."""
+        return State(self.numbers, replace(self.cursor, claimants=()), hash((self.history, _RESUMED)))
 
     def contribution(self, me: PeerId, claim: Sequence[Range]) -> Numbers:
         """What a peer brings into a round for the samples of ``claim``: nothing without any."""

@@ -81,6 +81,9 @@ class VirtualSwarm:
         self.weather = Weather.draw(rng, plan.kinds)
         self.network = Network(self.scheduler, rng, self.weather, self._timings.agreement.promise_timeout)
         self._peers: dict[str, VirtualPeer] = {}
+        self._disks: dict[str, list[State]] = {}
+        self._interval = rng.choice((1.0, 3.0, 10.0, 1000.0))
+        self._written: dict[str, float] = {}
         self._hosts = 0
         self._storming = True
         count = rng.randint(plan.fewest, plan.most)
@@ -141,14 +144,30 @@ class VirtualSwarm:
         peer.crash()
 
     def restart(self, host: str) -> None:
-        """A new process where one was, with the addresses that the old one knew, or with an empty disk."""
+        """A new process where one was, with what the old one wrote down, only the oldest of it, or an empty disk."""
         old = self._peers[host]
         if old.alive:
             return
         self.network.power(host, on=True)
-        kept = self.rng.random() < 0.5
-        known = [view.peer for view in old.swim.members if view.peer != old.info] if kept else []
+        disk = self._disks.get(host, [])
+        known: list[PeerInfo] = []
+        match self.rng.choice(("kept", "kept", "old", "lost")):
+            case "lost":
+                disk.clear()
+            case "old":
+                del disk[1:]
+            case _:
+                known = [view.peer for view in old.swim.members if view.peer != old.info]
         self._start(host, known, version=old.version)
+
+    def stepped(self, peer: VirtualPeer) -> None:
+        """Write a checkpoint to its disk, if it is time for one; the last three stay."""
+        host, now = peer.info.address, self.scheduler.now
+        if now - self._written.get(host, 0.0) >= self._interval:
+            self._written[host] = now
+            disk = self._disks.setdefault(host, [])
+            disk.append(peer.trainer.state)
+            del disk[:-3]
 
     def join(self) -> None:
         """A process on a machine that was not there before."""
@@ -166,7 +185,7 @@ class VirtualSwarm:
             self._timings,
             self.weather.clock(rng),
             random.Random(rng.getrandbits(64)),
-            initial=self._initial(),
+            initial=self._initial(host),
             speed=self._speed * rng.choice((1.0, 1.0, 1.0, 4.0)),
             version=version,
         )
@@ -175,8 +194,15 @@ class VirtualSwarm:
         # Whoever was started without an address to join founds a swarm.
         peer.start(seeds, known, found=host == self._seeds[0] and (len(self._seeds) == 1 or self._hosts == 1))
 
-    def _initial(self) -> State:
-        return initial_state(self._plan.seed & 0xFFFF, self._length, self._total, self._batch)
+    def _initial(self, host: str) -> State:
+        """What a process there would start from: its newest checkpoint, or what the job says."""
+        if disk := self._disks.get(host):
+            state = disk[-1].resumed()
+            self.oracle.resumed(disk[-1], state)
+            return state
+        state = initial_state(self._plan.seed & 0xFFFF, self._length, self._total, self._batch)
+        self.oracle.began(state)
+        return state
 
     # -- the two phases ------------------------------------------------------------------------------------
 

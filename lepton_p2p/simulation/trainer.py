@@ -23,9 +23,7 @@ MAX_REJECTIONS = 3
 class Witness(Protocol):
     """Who looks on."""
 
-    def began(self, state: State) -> None: ...
-
-    def founded(self, who: PeerInfo, round: int, work: int) -> None: ...
+    def founded(self, who: PeerInfo, state: State, round: int, work: int) -> None: ...
 
     def applied(self, who: PeerInfo, before: State, after: State, result: RoundResult) -> None: ...
 
@@ -33,7 +31,8 @@ class Witness(Protocol):
 class VirtualTrainer:
     """Computes, takes part in a round, applies its result, and so on for ever.
 
-    pace(): seconds that the next step's computation takes.  gave_up(reason): the training is over here.
+    initial: what it would start from.  pace(): seconds that the next step's computation takes.  stepped(): there is a
+    new state.  gave_up(reason): the training is over here.
     """
 
     def __init__(
@@ -45,18 +44,18 @@ class VirtualTrainer:
         witness: Witness,
         *,
         pace: Callable[[], float],
+        stepped: Callable[[], None],
         gave_up: Callable[[str], None],
     ) -> None:
         self.footing = Footing()
         self.state = initial
         self.keeping: Keeping[State] = Keeping()
         self._me, self._rounds, self._sources, self._witness = me, rounds, sources, witness
-        self._pace, self._gave_up = pace, gave_up
+        self._pace, self._stepped, self._gave_up = pace, stepped, gave_up
         self._fetch: StateFetch | None = None
         self._vigil = Vigil()
         self._kept: list[tuple[RoundResult, Numbers]] = []
         self._stopped = False
-        witness.began(initial)
 
     @property
     def kept(self) -> int:
@@ -123,7 +122,7 @@ class VirtualTrainer:
         result = outcome.result
         turn = self.footing.take(result, self._me.id)
         if self._me.id in turn.founders:
-            self._witness.founded(self._me, result.round, self._rounds.work)
+            self._witness.founded(self._me, self.state, result.round, self._rounds.work)
         match turn.deed:
             case Deed.APPLY:
                 self._vigil.end()
@@ -155,6 +154,7 @@ class VirtualTrainer:
         )
         self.state = before.apply(numbers, after, result)
         self._witness.applied(self._me, before, self.state, result)
+        self._stepped()
 
     def _catch_up(self) -> None:
         fetch = self._fetch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -142,6 +143,24 @@ def test_a_pass_that_ends_with_samples_left() -> None:
     after = step(START, result)
     early = State(after.numbers, Cursor(total=4, seed=1, batch=2, pass_number=1), after.history)
     breaks("samples-once", lambda: oracle.applied(A, START, early, result))
+
+
+def test_a_training_that_begins_anew_after_others_had_come_further() -> None:
+    oracle = Oracle()
+    oracle.founded(A, START, 1, 0)
+    breaks("no-silent-restart", lambda: oracle.founded(A, START, 9, 4))
+
+
+def test_what_goes_on_from_a_checkpoint_has_its_ledger() -> None:
+    oracle, result = Oracle(), round_of(dict(START.cursor.plan()))
+    oracle.began(START)
+    after = step(START, result)
+    oracle.applied(A, START, after, result)
+    oracle.resumed(after, after.resumed())
+    oracle.founded(B, after.resumed(), 1, after.cursor.work)
+    ready = replace(after.resumed(), cursor=replace(after.cursor, claimants=(A.id, B.id)), history=after.history)
+    again = round_of(dict(ready.cursor.plan()))
+    oracle.applied(B, ready, step(ready, again), again)
 
 
 # -- membership ----------------------------------------------------------------------------------------------
