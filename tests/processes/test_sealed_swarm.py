@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from signal import SIGKILL
+from typing import Any
 
 import pytest
 from man_in_the_middle import Middle, Passing
 from process_swarm import Nursery, ProcessSwarm
+
+from lepton_p2p.credentials.folder import KeysFolder
+from lepton_p2p.transport.links.handshake import SEALED_PREAMBLE
 
 SIZES = [400_000, 3]
 """Chunks of half a megabyte, three peers: several reads of the socket each."""
@@ -35,15 +40,18 @@ def flip(data: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def tapped(nursery: Nursery, change: Mischief) -> AsyncIterator[tuple[ProcessSwarm, list[Middle]]]:
-    """Three peers with somebody on the wire before each of them."""
+async def tapped(
+    nursery: Nursery, change: Mischief, **options: Any
+) -> AsyncIterator[tuple[ProcessSwarm, list[Middle]]]:
+    """Three peers with somebody on the wire before each of them; sealed unless ``options`` say another thing."""
+    options = {"sealed": True, "share_memory": False, **options}
     async with contextlib.AsyncExitStack() as stack:
         swarm = await stack.enter_async_context(ProcessSwarm(nursery, SIZES))
         middles = []
         for count in range(1, 4):
             middle = await stack.enter_async_context(Middle(change=change))
             join = [worker.address for worker in swarm.workers]
-            worker = await nursery.start(join=join, sealed=True, share_memory=False, told_port=middle.port)
+            worker = await nursery.start(join=join, told_port=middle.port, **options)
             middle.target = worker.link_port
             swarm.workers.append(worker)
             middles.append(middle)
@@ -80,6 +88,16 @@ async def test_nothing_of_what_peers_give_is_to_be_read_on_the_wire(nursery: Nur
     for conversation in heard:
         # Whole numbers below a thousand have twelve zero bits at the end in float32: zeros by the thousand if open.
         assert conversation.count(b"\0\0") < len(conversation) / 10_000
+
+
+async def test_with_credentials_links_are_sealed_without_being_told(nursery: Nursery, tmp_path: Path) -> None:
+    KeysFolder(tmp_path / "keys").init("lepton", "first")
+    options = {"sealed": False, "keys": str(tmp_path / "keys")}
+    async with tapped(nursery, Mischief(bytes), **options) as (swarm, middles):
+        await swarm.round()
+        heard = [bytes(passing.out) for middle in middles for passing in middle.passing]
+    assert len(heard) >= 3
+    assert all(conversation.startswith(SEALED_PREAMBLE) for conversation in heard)
 
 
 @pytest.mark.parametrize(
