@@ -16,13 +16,7 @@ from lepton_p2p.collectives.rounds import Rounds
 from lepton_p2p.driver import MachineDriver
 from lepton_p2p.errors import (
     AddressError,
-    CredentialsRefused,
     JobMismatch,
-    LeptonError,
-    ProtocolMismatch,
-    Revoked,
-    SwarmUnreachable,
-    WrongSwarm,
 )
 from lepton_p2p.identity import PeerId, PeerInfo, short, split_address
 from lepton_p2p.membership import Died, Joined, Left, SeedAnswered, SeedSilent, Suspected, Swim, Trusted
@@ -35,6 +29,7 @@ from lepton_p2p.rounds.messages import RoundMessage
 from lepton_p2p.runtime.address_book import AddressBook
 from lepton_p2p.runtime.admission import Applicant, obtain
 from lepton_p2p.runtime.events import EventHub
+from lepton_p2p.runtime.greeting import Greeting
 from lepton_p2p.runtime.node_credentials import NodeCredentials
 from lepton_p2p.runtime.options import NodeOptions
 from lepton_p2p.runtime.revoking import Revoker
@@ -123,7 +118,9 @@ class Node:
             raise AddressError(f"the others could not call this peer: {error}; give another --advertise") from None
         self.channels = Channels(swarm=options.swarm, me=self.me.id, security=security)
         self._stack.push_async_callback(self.channels.close)
-        await self._greet_seeds()
+        await Greeting(self.channels, self.credentials, options.call_timeout).to(
+            options.join, others_known=bool(self._book.load())
+        )
         self.hub = LinkHub(
             self.me.id,
             host=host,
@@ -257,30 +254,6 @@ class Node:
         return [member.peer for member in self.swim.members]
 
     # -- sending -----------------------------------------------------------------------------------
-
-    async def _greet_seeds(self) -> None:
-        """One call to each seed, to tell the user now what would otherwise only be a warning later."""
-        calls = (self._greet(seed) for seed in self.options.join)
-        problems = [problem for problem in await asyncio.gather(*calls) if problem is not None]
-        fatal = next((p for p in problems if not isinstance(p, AddressError)), None)
-        if fatal is None and problems and len(problems) == len(self.options.join) and not self._book.load():
-            fatal = problems[0]  # no name resolves, and nobody else is known
-        if fatal is not None:
-            raise fatal
-
-    async def _greet(self, seed: str) -> LeptonError | None:
-        try:
-            await self.channels.members(seed, timeout=self.options.call_timeout)
-        except Revoked as error:
-            # One that lies could keep a machine out for good: it has to show the statement.
-            return error if self.credentials is not None and self.credentials.revoked_by(error.statement) else None
-        except (WrongSwarm, ProtocolMismatch, AddressError, CredentialsRefused) as error:
-            return error
-        except SwarmUnreachable:
-            return await self.channels.diagnose(seed, timeout=self.options.call_timeout)
-        except LeptonError:
-            return None
-        return None
 
     async def _send_packet(self, to: str, packet: Packet) -> None:
         await self.channels.deliver_packet(to, packet, timeout=self.options.call_timeout)

@@ -412,3 +412,14 @@ async def test_a_peer_that_is_expelled_loses_its_links_and_tickets_and_nobody_el
         await alice.hub.open(BOB, "127.0.0.1", ticket, Purpose.RING)
     assert other.closed is None
     assert bob.hub.links == (other,)
+
+
+async def test_clients_can_be_cut_off_all_at_once(sides: Callable[..., Any]) -> None:
+    client, alice, bob = await sides(None), await sides(ALICE), await sides(BOB)
+    bob.hub.serve(Purpose.FETCH, bob.accepted)
+    _, member = await ring_link(alice, bob)
+    await client.hub.open(BOB, "127.0.0.1", bob.hub.issue_ticket(None, Purpose.FETCH), Purpose.FETCH)
+    gone = lost(await bob.accepted.next())
+    bob.hub.expel(None, "credentials were revoked; ask again")
+    assert await asyncio.wait_for(gone, DEADLINE) == "credentials were revoked; ask again"
+    assert member.closed is None
