@@ -120,7 +120,7 @@ def _members(status: StatusReport) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     machines = any(member.node for member in status.members)
     for title in ("peer", "address", "status", "in epoch", *(("machine",) if machines else ())):
-        table.add_column(title)
+        table.add_column(title, overflow="fold")  # an address that is cut short is of no use
     for member in status.members:
         here = " (this one)" if member.peer.id == status.peer.id else ""
         table.add_row(
