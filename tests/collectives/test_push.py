@@ -464,8 +464,10 @@ class TestNothingIsTakenOnTrust:
         number = 0
         async with asyncio.timeout(DEADLINE):
             while not answering.protocol.held:
-                number += 1
-                link.send(self.part(number, 0, b"", total=0))
+                # Many in one write: all the buffers of the kernel must be full before anything happens.
+                pushes = range(number + 1, number + 501)
+                link.send(b"".join(self.part(push, 0, b"", total=0) for push in pushes))
+                number = pushes[-1]
                 await asyncio.sleep(0)
         assert answering.buffered <= 1000
         heard = link.handler = Counting(number)
