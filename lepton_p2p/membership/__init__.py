@@ -27,7 +27,7 @@ from lepton_p2p.membership.messages import (
 )
 from lepton_p2p.membership.randomness import Randomness
 from lepton_p2p.membership.swim import Swim
-from lepton_p2p.membership.table import MemberView
+from lepton_p2p.membership.table import MemberView, Table
 
 __all__ = [
     "Ack",
@@ -53,5 +53,6 @@ __all__ = [
     "SwimConfig",
     "SwimEvent",
     "Sync",
+    "Table",
     "Trusted",
 ]

@@ -153,8 +153,10 @@ class Beliefs:
 
     def _confirm(self, rumour: Rumour) -> None:
         """An old suspicion told by a new witness shortens the time-out, and is worth telling on."""
+        if rumour.status is not Status.SUSPECT:
+            return
         view, suspicion = self._table.get(rumour.peer.id), self._suspicions.get(rumour.peer.id)
-        if suspicion is None or view is None or rumour.status is not Status.SUSPECT:
+        if suspicion is None or view is None:
             return
         if not self._table.credible(rumour) or (rumour.peer, rumour.incarnation) != (view.peer, view.incarnation):
             return

@@ -39,6 +39,8 @@ class Broadcasts:
         Each counts as told once more and is dropped after ``limit`` times.  Subjects in ``skip`` are on the
         packet already.
         """
+        if not self._told:
+            return []
         chosen: list[tuple[int, Rumour]] = []
         for told, level in enumerate(self._levels):
             for subject in reversed(level):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from lepton_p2p.identity import PeerInfo
 from lepton_p2p.membership.beliefs import Beliefs
 from lepton_p2p.membership.broadcasts import Broadcasts
@@ -37,6 +39,8 @@ class Exchange:
 
     def start(self, now: float) -> None:
         """Set the clocks, each at a random phase."""
+        if self._table.live_count:
+            self._warm_up = math.inf  # no newcomer
         self._set_sync(now)
         self._set_reconnect(now)
 
@@ -78,8 +82,9 @@ class Exchange:
         self._outbox.send(peer, Sync(self._beliefs.facts(), reply=True))
 
     def _some(self, count: int) -> list[PeerInfo]:
-        live = self._table.live()
-        return [view.peer for view in self._rng.sample(live, min(count, len(live)))]
+        live = self._table.live_ids()
+        views = map(self._table.get, self._rng.sample(live, min(count, len(live))))
+        return [view.peer for view in views if view is not None]
 
     def _set_sync(self, now: float) -> None:
         # Of a swarm that starts all at once a newcomer's first exchange shows only a part.

@@ -74,7 +74,7 @@ class Outbox:
         rumours = {rumour.peer.id: rumour for rumour in urgent}
         view = self._table.get(to) if to is not None else None
         if view is not None and view.status in (Status.SUSPECT, Status.DEAD):
-            rumours[view.peer.id] = self._table.fact(view)
+            rumours[view.peer.id] = view.fact
         if not isinstance(body, Sync):  # which says it all anyway
             limit = self._config.retransmissions(self._table.live_count + 1)
             room = self._config.max_rumours - len(rumours)

@@ -49,7 +49,7 @@ class Prober:
         self._beliefs = beliefs
         self._awareness = awareness
         self._outbox = outbox
-        self._order: list[PeerId] = []
+        self._unprobed: list[PeerId] = []
         self._probe: _Probe | None = None
         self.due = 0.0
         """When the next interval begins (seconds): how a process notices that it stood still."""
@@ -76,11 +76,10 @@ class Prober:
             return
         probe.indirect = True
         self._outbox.cancel_timer("indirect")
-        others = [v for v in self._table.live() if v.status is Status.ALIVE and v.peer.id != probe.target.id]
-        for view in self._rng.sample(others, min(self._config.indirect_probes, len(others))):
-            probe.asked[view.peer.id] = None
-            probe.waiting_for[view.peer.id] = None
-            self._outbox.send(view.peer, PingRequest(probe.sequence, probe.target))
+        for peer in self._relays(probe.target.id):
+            probe.asked[peer.id] = None
+            probe.waiting_for[peer.id] = None
+            self._outbox.send(peer, PingRequest(probe.sequence, probe.target))
 
     def acked(self, sender: PeerId, sequence: int) -> None:
         """An ack came, from the target or a relay."""
@@ -117,6 +116,16 @@ class Prober:
         self._outbox.cancel_timer("indirect")
         self._next_at(now)
 
+    def _relays(self, target: PeerId) -> list[PeerInfo]:
+        """Members that nobody suspects, in random order: of a few if that is enough, else of all."""
+        live, wanted = self._table.live_ids(), self._config.indirect_probes
+        for few in (4 * wanted + 1, len(live)):
+            views = map(self._table.get, self._rng.sample(live, min(few, len(live))))
+            fit = [v.peer for v in views if v and v.status is Status.ALIVE and v.peer.id != target]
+            if len(fit) >= wanted or few >= len(live):
+                break
+        return fit[:wanted]
+
     def _next_at(self, at: float) -> None:
         self.due = at
         self._outbox.set_timer("probe", at)
@@ -137,10 +146,15 @@ class Prober:
     def _choose(self) -> MemberView | None:
         """The next live member in turn."""
         for _ in range(2):
-            while self._order:
-                view = self._table.get(self._order.pop())
+            while self._unprobed:
+                view = self._table.get(self._draw())
                 if view is not None and view.live:
                     return view
-            self._order = [view.peer.id for view in self._table.live()]
-            self._rng.shuffle(self._order)
+            self._unprobed = self._table.live_ids().copy()
         return None
+
+    def _draw(self) -> PeerId:
+        """Take any of those whose turn is still to come: shuffling all of a large swarm at once would take longer."""
+        place = self._rng.randrange(len(self._unprobed))
+        self._unprobed[place], self._unprobed[-1] = self._unprobed[-1], self._unprobed[place]
+        return self._unprobed.pop()

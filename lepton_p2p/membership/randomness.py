@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -16,5 +16,3 @@ class Randomness(Protocol):
     def randrange(self, start: int, /) -> int: ...
 
     def sample(self, population: Sequence[T], k: int) -> list[T]: ...
-
-    def shuffle(self, x: list[Any]) -> None: ...

@@ -30,17 +30,18 @@ class Swim:
 
     me: this process; its address is the one that others can dial.  rng: all randomness.  ``now`` is seconds
     on one monotonic clock.  Feed every packet, timer and failed delivery to it and perform the effects it
-    returns, in order.  Before :meth:`start` and after :meth:`leave` it is inert.
+    returns, in order.  Before :meth:`start` and after :meth:`leave` it is inert.  table: what is believed of the
+    others from the beginning (default: nobody is known), for swarms that begin in the middle of their life.
     """
 
-    def __init__(self, me: PeerInfo, config: SwimConfig, rng: Randomness) -> None:
+    def __init__(self, me: PeerInfo, config: SwimConfig, rng: Randomness, table: Table | None = None) -> None:
         self._me = me
         self._config = config
         self._running = False
         self._since = 0.0
         self._status = Status.ALIVE
         sequences = count(1 + rng.randrange(2**32))  # an old process's late acks answer nothing of ours
-        self._table = table = Table(config.max_members - 1)
+        self._table = table = table if table is not None else Table(config.max_members - 1)
         broadcasts = Broadcasts()
         self._awareness = awareness = Awareness(config.awareness_max)
         self._outbox = outbox = Outbox(me, config, table, broadcasts)
@@ -71,7 +72,7 @@ class Swim:
 
     def view(self) -> tuple[MemberView, ...]:
         """Everyone remembered, the dead and those that left included, sorted by id."""
-        me = MemberView(self._me, self._status, self._beliefs.incarnation, self._since)
+        me = MemberView(self._beliefs.my_fact(self._status), self._since)
         return tuple(sorted((me, *self._table.all()), key=lambda view: view.peer.id))
 
     def knows_live_at(self, address: str) -> bool:
@@ -102,7 +103,7 @@ class Swim:
             if isinstance(packet.body, Sync) and packet.body.reply:
                 self._seeds.is_me(packet.body.sequence)
             return self._finish(now)
-        if sender.address == self._me.address or not well_formed(sender) or self._status_of(sender.id) is Status.LEFT:
+        if sender.address == self._me.address or not self._may_speak(sender):
             return []
         self._notice_standstill(now)
         self._beliefs.met(now, sender)
@@ -210,6 +211,12 @@ class Swim:
             self._outbox.send(sender, Sync(self._beliefs.facts(), reply=False, sequence=sync.sequence))
         elif sync.sequence:
             self._seeds.heard(now, sender, sync.sequence)
+
+    def _may_speak(self, sender: PeerInfo) -> bool:
+        view = self._table.get(sender.id)
+        if view is None or view.peer != sender:
+            return well_formed(sender) and (view is None or view.status is not Status.LEFT)
+        return view.status is not Status.LEFT
 
     def _status_of(self, peer: PeerId) -> Status | None:
         view = self._table.get(peer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lepton_p2p.errors import AddressError
 from lepton_p2p.identity import PeerId, PeerInfo, peer_id, split_address
@@ -16,17 +16,30 @@ MAX_ADDRESS = 300
 
 @dataclass(frozen=True, slots=True)
 class MemberView:
-    """What is believed of ``peer``: ``status`` at ``incarnation``, ``since`` (seconds on the driver's clock)."""
+    """The ``fact`` that is believed of a peer, ``since`` when it has this status (seconds on the driver's clock).
 
-    peer: PeerInfo
-    status: Status
-    incarnation: int
+    The fact is kept as it was heard, so that telling it to others makes nothing new.
+    """
+
+    fact: Rumour
     since: float
+
+    @property
+    def peer(self) -> PeerInfo:
+        return self.fact.peer
+
+    @property
+    def status(self) -> Status:
+        return self.fact.status
+
+    @property
+    def incarnation(self) -> int:
+        return self.fact.incarnation
 
     @property
     def live(self) -> bool:
         """Alive as far as anybody knows: not dead and not gone."""
-        return self.status < Status.DEAD
+        return self.fact.status < Status.DEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +80,20 @@ class Table:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._views: dict[PeerId, MemberView] = {}
-        self._origins: dict[PeerId, str] = {}
         self._gone: dict[PeerId, None] = {}
-        self._at: dict[str, dict[PeerId, None]] = {}
-        self._live: list[MemberView] | None = None
+        self._at: dict[str, tuple[PeerId, ...]] = {}
+        self._live: list[PeerId] | None = None
+
+    def without(self, peer: PeerId) -> Table:
+        """What one of its peers, ``peer``, would believe: a copy, of which everything that cannot change is shared."""
+        copy = Table(self._capacity)
+        copy._views, copy._gone, copy._at = self._views.copy(), self._gone.copy(), self._at.copy()
+        view = copy._views.pop(peer)
+        if view.live:
+            copy._unlist(view)
+        else:
+            del copy._gone[peer]
+        return copy
 
     def __len__(self) -> int:
         return len(self._views)
@@ -82,10 +105,10 @@ class Table:
     def live_count(self) -> int:
         return len(self._views) - len(self._gone)
 
-    def live(self) -> list[MemberView]:
+    def live_ids(self) -> list[PeerId]:
         """Those alive or suspected, oldest acquaintance first; not to be changed."""
         if self._live is None:
-            self._live = [view for view in self._views.values() if view.live]
+            self._live = [peer for peer in self._views if peer not in self._gone]
         return self._live
 
     def live_at(self, address: str) -> list[MemberView]:
@@ -99,13 +122,9 @@ class Table:
     def all(self) -> list[MemberView]:
         return list(self._views.values())
 
-    def fact(self, view: MemberView) -> Rumour:
-        """``view`` as one tells it to others."""
-        return Rumour(view.peer, view.status, view.incarnation, self._origins[view.peer.id])
-
     def facts(self) -> list[Rumour]:
         """Everything believed, as one tells it to others."""
-        return [self.fact(view) for view in self._views.values()]
+        return [view.fact for view in self._views.values()]
 
     def apply(self, rumour: Rumour, now: float) -> Change | None:
         """Believe ``rumour`` if it is well formed and news; None if it changed nothing.
@@ -114,19 +133,18 @@ class Table:
         """
         peer = rumour.peer
         known = self._views.get(peer.id)
+        if known is not None and not supersedes(rumour, known):
+            return None  # most of what is heard is no news: the cheapest question first
         if not self.credible(rumour):
             return None
         if known is None:
             if not self._make_room(rumour):
                 return None
-        else:
-            moved = peer.address != known.peer.address
-            if not supersedes(rumour, known) or (moved and rumour.incarnation <= known.incarnation):
-                return None
-        after = MemberView(peer, rumour.status, rumour.incarnation, now)
-        if known is not None and known.status is after.status:
-            after = replace(after, since=known.since)
-        self._store(known, after, rumour.origin)
+        elif peer.address != known.peer.address and rumour.incarnation <= known.incarnation:
+            return None
+        since = known.since if known is not None and known.status is rumour.status else now
+        after = MemberView(rumour, since)
+        self._store(known, after)
         return Change(known, after)
 
     def credible(self, rumour: Rumour) -> bool:
@@ -156,28 +174,30 @@ class Table:
         self._remove(next(iter(self._gone)))
         return True
 
-    def _store(self, before: MemberView | None, after: MemberView, origin: str) -> None:
-        peer = after.peer.id
-        if before is not None and before.live:
+    def _store(self, before: MemberView | None, after: MemberView) -> None:
+        peer, was_live = after.peer.id, before is not None and before.live
+        if before is not None and was_live:
             self._unlist(before)
         self._views[peer] = after
-        self._origins[peer] = origin
-        self._live = None
-        # A dead one that turns out to have left keeps its place: ``_gone`` stays sorted by time well enough.
         if after.live:
+            self._at[after.peer.address] = (*self._at.get(after.peer.address, ()), peer)
             self._gone.pop(peer, None)
-            self._at.setdefault(after.peer.address, {})[peer] = None
         else:
+            # A dead one that turns out to have left keeps its place: ``_gone`` stays sorted by time well enough.
             self._gone.setdefault(peer)
+        if was_live != after.live:
+            self._live = None  # not with every suspicion: making it looks at everybody
 
     def _remove(self, peer: PeerId) -> None:
-        del self._views[peer], self._origins[peer], self._gone[peer]
+        del self._views[peer], self._gone[peer]
 
     def _unlist(self, view: MemberView) -> None:
         here = self._at[view.peer.address]
-        del here[view.peer.id]
-        if not here:
+        place = here.index(view.peer.id)
+        if len(here) == 1:
             del self._at[view.peer.address]
+        else:
+            self._at[view.peer.address] = here[:place] + here[place + 1 :]
 
 
 def _is_peer_id(text: str) -> bool:

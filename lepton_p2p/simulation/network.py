@@ -36,31 +36,36 @@ class Network:
         self._cuts: list[tuple[frozenset[str], frozenset[str]]] = []
         self._down: set[str] = set()
         self._clogged: dict[tuple[str, str], float] = {}
-        self._known: dict[tuple[str, str], bool] = {}
+        self._passes: dict[tuple[str, str], bool] = {}  # whether no cut is between them; empty without cuts
 
     # -- its state ---------------------------------------------------------------------------------
 
     def reaches(self, source: str, target: str) -> bool:
         """Whether what ``source`` sends can get to ``target`` now."""
+        if source in self._down or target in self._down:
+            return False
+        if self._cuts and not self._uncut(source, target):
+            return False
+        return not self._clogged or self._clogged.get((source, target), 0.0) <= self.scheduler.now
+
+    def _uncut(self, source: str, target: str) -> bool:
         key = (source, target)
-        known = self._known.get(key)
-        if known is None:
+        passes = self._passes.get(key)
+        if passes is None:
             cut = any(source in left and target in right for left, right in self._cuts)
-            known = self._known[key] = not cut and source not in self._down and target not in self._down
-        if known and self._clogged:
-            known = self._clogged.get(key, 0.0) <= self.scheduler.now
-        return known
+            passes = self._passes[key] = not cut
+        return passes
 
     def cut(self, sources: Iterable[str], targets: Iterable[str]) -> Callable[[], None]:
         """From now on nothing gets from ``sources`` to ``targets``; returns what ends it."""
         pair = (frozenset(sources), frozenset(targets))
         self._cuts.append(pair)
-        self._known.clear()
+        self._passes.clear()
 
         def heal() -> None:
             if pair in self._cuts:
                 self._cuts.remove(pair)
-                self._known.clear()
+                self._passes.clear()
 
         return heal
 
@@ -71,14 +76,13 @@ class Network:
     def power(self, host: str, *, on: bool) -> None:
         """A host without power answers nothing at all, not even that nobody listens."""
         (self._down.discard if on else self._down.add)(host)
-        self._known.clear()
 
     def heal(self, core: Collection[str]) -> None:
         """All of ``core`` reach each other from now on; all cuts end, and nothing clogs."""
         self._cuts.clear()
         self._clogged.clear()
         self._down.difference_update(core)
-        self._known.clear()
+        self._passes.clear()
 
     # -- what passes through it ----------------------------------------------------------------------
 
