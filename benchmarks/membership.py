@@ -35,9 +35,9 @@ from virtual_members import Observations, Plan, VirtualMembers
 from lepton_p2p.presets import Preset
 
 ROWS = (
-    Plan(10, 600.0, 1, 0.0, "lan", 1, 20),
-    Plan(100, 300.0, 5, 0.0, "lan", 1, 4),
-    Plan(1000, 120.0, 20, 0.0, "lan", 1),
+    Plan(10, 300.0, 1, 0.0, "lan", 1, 20),
+    Plan(100, 150.0, 5, 0.0, "lan", 1, 4),
+    Plan(1000, 60.0, 20, 0.0, "lan", 1),
 )
 """What ``--table`` measures, at each of ``LOSSES``: the same number of kills and of member-seconds for each size."""
 LOSSES = (0.0, 0.05, 0.1)
