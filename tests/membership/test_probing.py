@@ -64,6 +64,20 @@ def test_without_a_direct_answer_others_are_asked_then_the_target_is_suspected()
     assert events(effects) == [Suspected(info(target), ME.id, REASON)]
 
 
+@pytest.mark.parametrize("trusted", [0, 2, 3, 40])
+def test_only_those_that_nobody_suspects_are_asked_however_few_they_are(trusted: int) -> None:
+    bench = Bench(60)
+    _, _, _, target = probe(bench)
+    trustworthy = {number for number in range(1, 61) if number != target}
+    for number in list(trustworthy)[trusted:]:
+        bench.accuse(number)
+        trustworthy.discard(number)
+    requests = sent(bench.fire("indirect"), PingRequest)
+    asked = {to for to, _ in requests}
+    assert asked <= {info(number).address for number in trustworthy}
+    assert len(asked) == len(requests) == min(trusted, 3)
+
+
 def test_an_ack_through_a_relay_clears_the_target() -> None:
     bench = Bench(4)
     _, _, sequence, target = probe(bench)

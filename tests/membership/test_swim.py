@@ -27,6 +27,7 @@ from lepton_p2p.membership import (
     Swim,
     SwimConfig,
     Sync,
+    Table,
 )
 from lepton_p2p.membership.table import MAX_INCARNATION
 from lepton_p2p.sansio import CancelTimer, Emit, Send
@@ -49,6 +50,18 @@ def test_it_starts_once() -> None:
 def test_a_seed_that_is_no_address_is_refused_in_clear_words() -> None:
     with pytest.raises(AddressError, match="write HOST:PORT"):
         Swim(ME, SwimConfig(), random.Random(0)).start(0.0, ["nonsense"])
+
+
+def test_with_a_table_it_is_no_newcomer() -> None:
+    table = Table(100)
+    for number in range(1, 9):
+        table.apply(alive(number), 0.0)
+    machine = Swim(ME, SwimConfig(), random.Random(0), table)
+    effects = machine.start(100.0)
+    assert events(effects) == []
+    assert [view.peer for view in machine.members] == [ME, *(info(number) for number in range(1, 9))]
+    assert 0.75 * 30.0 <= timers(effects)["sync"] - 100.0 <= 1.25 * 30.0
+    assert sent(machine.timer(timers(effects)["probe"], "probe"), Ping)
 
 
 def test_alone_it_is_its_only_member() -> None:

@@ -108,3 +108,33 @@ def test_the_indices_follow_the_table(steps: list[tuple[int, Status, int, int]])
         for house_number in range(1, 4):
             address = f"10.9.9.{house_number}:1"
             assert {v.peer.id for v in table.live_at(address)} == {v.peer.id for v in live if v.peer.address == address}
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.sampled_from(Status), st.integers(0, 3), st.integers(1, 3)), max_size=30),
+    st.tuples(st.integers(1, 6), st.sampled_from(Status), st.integers(0, 3), st.integers(1, 3)),
+)
+def test_a_copy_without_one_of_its_peers_lives_its_own_life(
+    steps: list[tuple[int, Status, int, int]], later: tuple[int, Status, int, int]
+) -> None:
+    def apply(table: Table, number: int, status: Status, incarnation: int, house: int) -> None:
+        peer = info(number, address=f"10.9.9.{house}:1")
+        table.apply(Rumour(peer, status, incarnation, peer.id), 1.0)
+
+    def contents(table: Table) -> tuple[object, ...]:
+        at = [table.live_at(f"10.9.9.{house}:1") for house in range(1, 4)]
+        return table.all(), table.live_ids(), table.live_count, table.dead(), at
+
+    whole, one_less = Table(100), Table(100)
+    apply(whole, 1, Status.ALIVE, 0, 1)
+    for step in steps:
+        apply(whole, *step)
+        if step[0] != 1:
+            apply(one_less, *step)
+    before = contents(whole)
+    copy = whole.without(info(1).id)
+    assert contents(copy) == contents(one_less)
+    apply(copy, *later)
+    apply(one_less, *later)
+    assert contents(copy) == contents(one_less)
+    assert contents(whole) == before
