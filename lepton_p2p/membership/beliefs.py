@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from lepton_p2p.identity import PeerId, PeerInfo, short
@@ -78,6 +79,17 @@ class Beliefs:
                 return
             rumour = replace(rumour, status=Status.SUSPECT)
         self.learn(now, rumour)
+
+    def keep_to_oneself(self, rumours: Iterable[Rumour]) -> None:
+        """Do not tell on those of ``rumours`` that were believed as they are.
+
+        A newcomer hears of the whole swarm at once, and the swarm knows itself: telling it on, it would send many
+        times as much as it was sent.  What it knows better (who was at its address before) it does tell.
+        """
+        for rumour in rumours:
+            view = self._table.get(rumour.peer.id)
+            if view is not None and view.fact is rumour:
+                self._broadcasts.drop(rumour.peer.id)
 
     def met(self, now: float, sender: PeerInfo) -> None:
         """A packet came from ``sender`` itself, so that any other process at its address is no more."""

@@ -205,8 +205,11 @@ class Swim:
             self._outbox.send(sender, Gossip())  # carries what is believed of it, so that it can refute
 
     def _merge(self, now: float, sender: PeerInfo, sync: Sync) -> None:
+        newcomer = self._table.live_count <= 1  # nobody, or the sender
         for rumour in sync.members:
             self._beliefs.learn_synced(now, rumour)
+        if newcomer:
+            self._beliefs.keep_to_oneself(sync.members)
         if sync.reply:
             self._outbox.send(sender, Sync(self._beliefs.facts(), reply=False, sequence=sync.sequence))
         elif sync.sequence:

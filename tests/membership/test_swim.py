@@ -64,6 +64,27 @@ def test_with_a_table_it_is_no_newcomer() -> None:
     assert sent(machine.timer(timers(effects)["probe"], "probe"), Ping)
 
 
+def test_a_newcomer_does_not_tell_the_swarm_what_the_swarm_told_it() -> None:
+    bench = Bench()
+    before = fact(9, Status.ALIVE)
+    before = replace(before, peer=replace(before.peer, address=ME.address))  # who was here before it
+    bench.hear(1, Sync((alive(1), *(alive(number) for number in range(2, 8)), before), reply=False))
+    assert [view.peer for view in bench.machine.members] == [ME, *(info(number) for number in range(1, 8))]
+    told = {rumour for _, packet in sent(bench.fire("gossip")) for rumour in packet.rumours}
+    assert {(rumour.peer.id, rumour.status) for rumour in told} == {
+        (info(1).id, Status.ALIVE),
+        (info(9).id, Status.DEAD),
+    }
+
+
+def test_who_knows_others_tells_them_of_those_that_it_was_told_of() -> None:
+    bench = Bench(2)
+    bench.gossip_out()
+    bench.hear(3, Sync((alive(3), alive(4)), reply=False))
+    told = {rumour.peer for _, packet in sent(bench.fire("gossip")) for rumour in packet.rumours}
+    assert told == {info(3), info(4)}
+
+
 def test_alone_it_is_its_only_member() -> None:
     assert [view.peer for view in Bench().machine.members] == [ME]
 
