@@ -180,9 +180,9 @@ def main() -> None:
     for each in plans:
         reports.append(measure(each))
         print(f"{each.peers} members, {each.loss:.0%} loss: done", file=sys.stderr)
+        if options.json:
+            write(reports, options.json)  # after each: the large ones take long
     show(reports, Console(width=200))
-    if options.json:
-        write(reports, options.json)
 
 
 if __name__ == "__main__":

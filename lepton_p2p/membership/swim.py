@@ -206,10 +206,11 @@ class Swim:
 
     def _merge(self, now: float, sender: PeerInfo, sync: Sync) -> None:
         newcomer = self._table.live_count <= 1  # nobody, or the sender
-        for rumour in sync.members:
+        news = self._table.unlike(sync.members)
+        for rumour in news:
             self._beliefs.learn_synced(now, rumour)
         if newcomer:
-            self._beliefs.keep_to_oneself(sync.members)
+            self._beliefs.keep_to_oneself(news)
         if sync.reply:
             self._outbox.send(sender, Sync(self._beliefs.facts(), reply=False, sequence=sync.sequence))
         elif sync.sequence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lepton_p2p.errors import AddressError
@@ -125,6 +126,11 @@ class Table:
     def facts(self) -> list[Rumour]:
         """Everything believed, as one tells it to others."""
         return [view.fact for view in self._views.values()]
+
+    def unlike(self, rumours: Iterable[Rumour]) -> list[Rumour]:
+        """Those of ``rumours`` that are not word for word what is believed: hardly any of a full exchange."""
+        views = self._views
+        return [r for r in rumours if (view := views.get(r.peer.id)) is None or view.fact != r]
 
     def apply(self, rumour: Rumour, now: float) -> Change | None:
         """Believe ``rumour`` if it is well formed and news; None if it changed nothing.
