@@ -51,7 +51,8 @@ class Turn:
 
     settled: peers that need no snapshot any more.  wanting: peers for which the state from before the round is kept
     (not empty only with ``APPLY``).  founders: whose state the training starts from, if this is its first round.
-    waited: the longest that any member has waited for somebody who holds the state, seconds.
+    waited: the longest that any member has waited for somebody who holds the state, seconds.  begins: contributions in
+    the state that is held from this round on, if that changes by it (founded: those of the founders, lost: 0).
     """
 
     deed: Deed
@@ -59,6 +60,7 @@ class Turn:
     settled: tuple[PeerId, ...] = ()
     wanting: frozenset[PeerId] = frozenset()
     waited: int = 0
+    begins: int | None = None
 
 
 class Footing:
@@ -115,11 +117,13 @@ class Footing:
         self._fresh = False
         hopeless = {peer for peer, note in notes.items() if note and note.failures >= PATIENCE}
         self.all_ready = set(result.members) <= hopeless.union(ready, founders)
+        begins = max(note.work for peer, note in notes.items() if note and peer in founders) if founders else None
         if deed is not Deed.APPLY:
-            return Turn(deed, founders, waited=max((note.waited for note in notes.values() if note), default=0))
+            waited = max((note.waited for note in notes.values() if note), default=0)
+            return Turn(deed, founders, waited=waited, begins=0 if deed is Deed.LOST else begins)
         asked = {peer for peer, note in notes.items() if note and NoteFlag.WANTS_STATE in note.flags}
         wanting = set() if founders else (asked | set(result.newcomers)) - set(ready)
-        return Turn(deed, founders, (*ready, *sorted(wanting)), frozenset(wanting))
+        return Turn(deed, founders, (*ready, *sorted(wanting)), frozenset(wanting), begins=begins)
 
     def rejected(self) -> None:
         """The members agreed that the round has no result."""

@@ -121,10 +121,14 @@ class Agreement(Balloting, Meeting):
             self.progress.work = max(self.progress.work, work)
         return self._drain()
 
-    def lost(self, now: float) -> list[Effect]:
-        """Nobody in the epoch holds what its rounds have led to: this lineage yields to any other one."""
+    def holds(self, now: float, work: int) -> list[Effect]:
+        """The members agree that their state begins with ``work`` contributions.
+
+        0: nobody holds what the rounds have led to, and the lineage yields to any other one.
+        """
         self._now = now
-        self.progress.work = self.progress.origin = 0
+        if self.epoch is not None:
+            self.progress.work = self.progress.origin = work
         return self._drain()
 
     def leave(self, now: float, reason: str) -> list[Effect]:

@@ -29,13 +29,14 @@ def decide(
     1. The base is the highest round whose result (or rejection) some reporter holds.
     2. Holders must agree on its digest, and pending inputs on the state that they were made from; a minority
        (a flipped bit, a kernel that rounds differently) starts anew.
-    3. A member one round behind fetches the result, and so does a newcomer that was in the middle of its first round
-       (its input may be in that result); whoever is further behind, or holds nothing, is a newcomer.
+    3. A member one round behind that has put in its input fetches the result, and so does a newcomer that was in the
+       middle of its first round (its input may be in that result); whoever is further behind, holds nothing, or has put
+       nothing in, so that the others went on without it, is a newcomer.
     4. If nobody is behind and the pending inputs do not fit together, or were tried ``max_attempts`` times,
        the round after the base is rejected for everyone.
     """
     base, digest, holders, rejected = _base(reports)
-    behind = [r for r in reports.values() if r.completed == base - 1 and (_established(r) or _partook(r, base))]
+    behind = [r for r in reports.values() if _one_behind(r, base, rejected) or _partook(r, base)]
     work = max((reports[peer].work for peer in holders), default=max(r.work for r in reports.values()))
     if not behind and (reason := _rejection(reports, base, max_attempts)):
         base, digest, holders, rejected = base + 1, 0, (), reason
@@ -52,6 +53,15 @@ def decide(
 def _established(report: Report) -> bool:
     """Whether the reporter holds an outcome of its own; a newcomer before its first round does not."""
     return report.epoch is not None and (report.digest != 0 or report.rejected != "")
+
+
+def _one_behind(report: Report, base: int, rejected: str) -> bool:
+    """Whether the reporter missed only the outcome of ``base``: it was there when that was decided, with its input.
+
+    (A rejection is decided without.)
+    """
+    there = report.pending == base or rejected != ""
+    return report.completed == base - 1 and _established(report) and there
 
 
 def _partook(report: Report, round: int) -> bool:
@@ -100,7 +110,8 @@ def _since(report: Report, base: int, digest: int, rejected: str, state: int) ->
         return base
     if not _established(report) or report.epoch is None:
         return base + 1
-    fits = report.completed == base - 1 or (report.completed == base and report.digest == digest)
+    holds = report.completed == base and report.digest == digest
+    fits = holds or _one_behind(report, base, rejected)
     since = next((m.since for m in report.epoch.members if m.id == report.peer), base + 1)
     deviates = report.pending == base + 1 and report.state not in (0, state)
     if not fits or deviates or (rejected and since == base):

@@ -87,9 +87,9 @@ class BridgedCollective:
         epoch = self._node.rounds.epoch
         return epoch.ids if epoch is not None else ()
 
-    def state_is_lost(self) -> None:
+    def state_begins(self, work: int) -> None:
         """See ``training.Collective``."""
-        self._bridge.post(self._node.state_is_lost)
+        self._bridge.post(self._node.state_begins, work)
 
     def all_reduce(
         self,

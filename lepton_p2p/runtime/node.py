@@ -225,9 +225,9 @@ class Node:
             )
         )
 
-    def state_is_lost(self) -> None:
+    def state_begins(self, work: int) -> None:
         """See ``training.Collective``."""
-        self.rounds.feed(self.agreement.lost)
+        self.rounds.feed(lambda now: self.agreement.holds(now, work))
 
     def fail(self, error: BaseException) -> None:
         """Something made this peer useless (wrong swarm, wrong job): whoever waits for it is told."""

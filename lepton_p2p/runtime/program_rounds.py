@@ -66,9 +66,9 @@ class ProgramRounds:
         epoch = self._node.rounds.epoch
         return epoch.ids if epoch is not None else ()
 
-    def state_is_lost(self) -> None:
+    def state_begins(self, work: int) -> None:
         """See ``training.Collective``."""
-        self._loop.call(self._say_that_the_state_is_lost())
+        self._loop.call(self._state_begins(work))
 
     def all_reduce(
         self,
@@ -100,8 +100,8 @@ class ProgramRounds:
         self._history.decided(finished.result.round)
         return finished.result
 
-    async def _say_that_the_state_is_lost(self) -> None:
-        self._node.state_is_lost()
+    async def _state_begins(self, work: int) -> None:
+        self._node.state_begins(work)
 
     async def _gather(self) -> None:
         self._enter()

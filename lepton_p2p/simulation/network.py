@@ -26,13 +26,13 @@ class Network:
     """Hosts are known by their addresses (``host:port``), one process each at a time.
 
     timeout: seconds after which a call that is not answered has failed.  ``counts`` tells how often each kind of fault
-    happened, ``calls`` how many calls there were.
+    happened, ``calls`` how many calls each host made.
     """
 
     def __init__(self, scheduler: Scheduler, rng: random.Random, weather: Weather, timeout: float) -> None:
         self.scheduler, self.rng, self.weather, self.timeout = scheduler, rng, weather, timeout
         self.counts: Counter[str] = Counter()
-        self.calls = 0
+        self.calls: Counter[str] = Counter()
         self._cuts: list[tuple[frozenset[str], frozenset[str]]] = []
         self._down: set[str] = set()
         self._clogged: dict[tuple[str, str], float] = {}
@@ -99,7 +99,7 @@ class Network:
         tells the caller: soon if it was refused, late if nothing comes back.
         """
         rng, weather, after = self.rng, self.weather, self.scheduler.after
-        self.calls += 1
+        self.calls[source] += 1
         there = self.travel()
         if not self.reaches(source, target):
             self.counts["unreachable"] += 1

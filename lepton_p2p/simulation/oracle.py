@@ -124,9 +124,9 @@ class Oracle:
         self._states.setdefault(after.history, after)
         self._ledgers.setdefault(after.history, self._ledgers[before.history])
 
-    def founded(self, who: PeerInfo, state: State, round: int, work: int) -> None:
-        """The training starts from ``state``, which ``who`` holds; ``work``: contributions that the lineage counts."""
-        if work > state.cursor.work:
+    def founded(self, who: PeerInfo, round: int, work: int) -> None:
+        """The training starts from what ``who`` holds; ``work``: contributions since the lineage began."""
+        if work:
             raise Violation("no-silent-restart", f"{short(who.id)} founds in round {round}, after {work} contributions")
 
     def applied(self, who: PeerInfo, before: State, after: State, result: RoundResult) -> None:

@@ -140,9 +140,14 @@ class VirtualRounds:
         """Contributions in this lineage so far."""
         return self._machine.progress.work
 
-    def state_is_lost(self) -> None:
-        """Say that nobody in the epoch holds the state."""
-        self.feed(self._machine.lost)
+    @property
+    def origin(self) -> int:
+        """Those of them that were there when the lineage began."""
+        return self._machine.progress.origin
+
+    def state_begins(self, work: int) -> None:
+        """Say that the state which the members hold begins with ``work`` contributions."""
+        self.feed(lambda now: self._machine.holds(now, work))
 
     def feed(self, step: Step) -> None:
         """Give the agreement an input."""

@@ -23,7 +23,7 @@ MAX_REJECTIONS = 3
 class Witness(Protocol):
     """Who looks on."""
 
-    def founded(self, who: PeerInfo, state: State, round: int, work: int) -> None: ...
+    def founded(self, who: PeerInfo, round: int, work: int) -> None: ...
 
     def applied(self, who: PeerInfo, before: State, after: State, result: RoundResult) -> None: ...
 
@@ -122,7 +122,9 @@ class VirtualTrainer:
         result = outcome.result
         turn = self.footing.take(result, self._me.id)
         if self._me.id in turn.founders:
-            self._witness.founded(self._me, self.state, result.round, self._rounds.work)
+            self._witness.founded(self._me, result.round, self._rounds.work - self._rounds.origin)
+        if turn.begins is not None:
+            self._rounds.state_begins(turn.begins)
         match turn.deed:
             case Deed.APPLY:
                 self._vigil.end()
@@ -137,7 +139,6 @@ class VirtualTrainer:
                 self._fetch = StateFetch(self._sources, self._me.id, result.round - 1)
                 self._kept = [(result, outcome.numbers)]
             case Deed.LOST:
-                self._rounds.state_is_lost()
                 if self._vigil.keep(self._sources.now(), turn.waited):
                     self._gave_up("all members that held the training state are gone")
             case Deed.WAIT:

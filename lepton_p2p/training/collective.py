@@ -29,8 +29,11 @@ class Collective(Protocol):
     def members(self) -> tuple[PeerId, ...]:
         """Who is in the epoch, in ring order."""
 
-    def state_is_lost(self) -> None:
-        """Say that nobody in the epoch holds the training's state: its lineage yields to any other one."""
+    def state_begins(self, work: int) -> None:
+        """Say that the state which the members hold begins with ``work`` contributions; 0: nobody holds any.
+
+        All members say the same after the same round.  Lineages that meet are compared by it.
+        """
 
     def all_reduce(
         self,

@@ -27,7 +27,7 @@ class LocalCollective:
     def members(self) -> tuple[PeerId, ...]:
         return (self.me,)
 
-    def state_is_lost(self) -> None:
+    def state_begins(self, work: int) -> None:
         """There is no other lineage."""
 
     def all_reduce(

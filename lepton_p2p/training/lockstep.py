@@ -147,6 +147,8 @@ class Lockstep:
 
     def _take(self, result: RoundResult) -> None:
         turn = self._footing.take(result, self._collective.me)
+        if turn.begins is not None:
+            self._collective.state_begins(turn.begins)
         match turn.deed:
             case Deed.APPLY:
                 self._vigil.end()
@@ -167,7 +169,6 @@ class Lockstep:
         """Nobody in the epoch holds the state; members that do may only be cut off for a while."""
         if not self._vigil.begun:
             log.warning("no member holds the training's state; waiting for those that may hold it")
-        self._collective.state_is_lost()
         if self._vigil.keep(time.monotonic(), others_waited):
             raise StateLost(
                 "all members that held the training state are gone and none of the others had all of it: "

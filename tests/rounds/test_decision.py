@@ -32,8 +32,17 @@ def test_members_that_are_equally_far_run_the_pending_round_again() -> None:
 
 
 def test_who_holds_the_last_result_is_asked_for_it_by_who_does_not() -> None:
-    _, decision = decided(report(A, 8, 80, work=24), report(B, 7, 70, work=21), report(C, 7, 70, work=21))
+    behind = {"work": 21, "pending": 8}
+    epoch, decision = decided(report(A, 8, 80, work=24), report(B, 7, 70, **behind), report(C, 7, 70, **behind))
     assert decision == Decision(8, 80, (A.id,), 24)
+    assert epoch.members == OLD.members
+
+
+def test_a_member_that_the_others_went_on_without_before_it_put_anything_in_starts_anew() -> None:
+    """It has no place in the result, and its caller waits for nothing that could be fetched."""
+    epoch, decision = decided(report(A, 8, 80), report(B, 8, 80), report(C, 7, 70))
+    assert decision.holders == (A.id, B.id)
+    assert epoch.members == (Member(B, 1), Member(A, 1), Member(C, 9))
 
 
 def test_a_newcomer_joins_behind_the_members_at_the_next_round() -> None:
@@ -121,7 +130,8 @@ def test_the_order_of_the_reports_does_not_matter(history: list[tuple[PeerInfo, 
 
 @given(histories)
 def test_nobody_who_is_at_most_one_round_behind_is_left_out(history: list[tuple[PeerInfo, int]]) -> None:
-    epoch, decision = decided(*(report(peer, completed, completed * 10) for peer, completed in history))
+    reports = (report(peer, completed, completed * 10, pending=completed + 1) for peer, completed in history)
+    epoch, decision = decided(*reports)
     assert decision.base == max(completed for _, completed in history)
     assert set(decision.holders) == {peer.id for peer, completed in history if completed == decision.base}
     assert all(member.since <= 7 for member in epoch.members)

@@ -34,7 +34,7 @@ def test_a_crowd_that_lost_the_state_comes_to_the_one_that_kept_it() -> None:
     for peer in crowd:
         machine = swarm.hosts[peer].machine
         assert machine.progress.work > 0
-        swarm.feed(peer, lambda machine=machine: machine.lost(swarm.now))  # type: ignore[misc]
+        swarm.feed(peer, lambda machine=machine: machine.holds(swarm.now, 0))  # type: ignore[misc]
     swarm.cut.clear()
     swarm.run_until(swarm.settled)
     assert swarm.hosts[holder].dropped == 0

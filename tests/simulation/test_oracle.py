@@ -147,8 +147,8 @@ def test_a_pass_that_ends_with_samples_left() -> None:
 
 def test_a_training_that_begins_anew_after_others_had_come_further() -> None:
     oracle = Oracle()
-    oracle.founded(A, START, 1, 0)
-    breaks("no-silent-restart", lambda: oracle.founded(A, START, 9, 4))
+    oracle.founded(A, 1, 0)
+    breaks("no-silent-restart", lambda: oracle.founded(A, 9, 4))
 
 
 def test_what_goes_on_from_a_checkpoint_has_its_ledger() -> None:
@@ -157,7 +157,6 @@ def test_what_goes_on_from_a_checkpoint_has_its_ledger() -> None:
     after = step(START, result)
     oracle.applied(A, START, after, result)
     oracle.resumed(after, after.resumed())
-    oracle.founded(B, after.resumed(), 1, after.cursor.work)
     ready = replace(after.resumed(), cursor=replace(after.cursor, claimants=(A.id, B.id)), history=after.history)
     again = round_of(dict(ready.cursor.plan()))
     oracle.applied(B, ready, step(ready, again), again)

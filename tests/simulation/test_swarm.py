@@ -21,7 +21,7 @@ def test_without_faults_a_swarm_meets_once_and_repeats_nothing_but_for_joins() -
     outcome = run(Plan(3, 5, 5, frozenset()))
     assert not outcome.violation
     assert outcome.rounds > 10
-    assert outcome.retried == 0
+    assert outcome.retried <= outcome.peers**2, "a join may cost every member one attempt"
     assert not outcome.faults
 
 

@@ -63,7 +63,7 @@ class FakeSwarm:
         self.fetch_allowed = threading.Event()
         self.fetch_allowed.set()
         self.fetch_fails = False
-        self.said_lost: set[PeerId] = set()
+        self.begins: dict[PeerId, list[int]] = {}
         self.reject: set[int] = set()
         self._members: list[PeerId] = []
         self._since: dict[PeerId, int] = {}
@@ -255,8 +255,8 @@ class FakeCollective:
     def members(self) -> tuple[PeerId, ...]:
         return self._swarm.members
 
-    def state_is_lost(self) -> None:
-        self._swarm.said_lost.add(self.me)
+    def state_begins(self, work: int) -> None:
+        self._swarm.begins.setdefault(self.me, []).append(work)
 
     def all_reduce(
         self,
