@@ -7,7 +7,7 @@ or superseded.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from lepton_p2p.identity import PeerId, PeerInfo, short
 from lepton_p2p.rounds.epoch import Ballot, Epoch, Member
@@ -36,7 +36,7 @@ def decide(
        the round after the base is rejected for everyone.
     """
     base, digest, holders, rejected = _base(reports)
-    behind = [r for r in reports.values() if _one_behind(r, base, rejected) or _partook(r, base)]
+    behind = [r for r in reports.values() if _one_behind(r, base, rejected) or (holders and _partook(r, base))]
     work = max((reports[peer].work for peer in holders), default=max(r.work for r in reports.values()))
     if not behind and (reason := _rejection(reports, base, max_attempts)):
         base, digest, holders, rejected = base + 1, 0, (), reason
@@ -44,7 +44,7 @@ def decide(
     origin = max(r.origin for r in reports.values())
     number = max((r.epoch.number for r in reports.values() if r.epoch is not None), default=0) + 1
     members = tuple(
-        Member(peers[peer], _since(reports[peer], base, digest, rejected, state))
+        Member(peers[peer], _since(reports[peer], base, digest, holders, rejected, state))
         for peer in _ring_order(peers, reports)
     )
     return Epoch(number, ballot, members), Decision(base, digest, holders, work, rejected, tuple(lost), origin)
@@ -104,9 +104,12 @@ def _rejection(reports: Mapping[PeerId, Report], base: int, max_attempts: int) -
     return ""
 
 
-def _since(report: Report, base: int, digest: int, rejected: str, state: int) -> int:
-    """The first round of this member in the lineage; ``base + 1`` makes it a newcomer."""
-    if _partook(report, base) and not rejected:
+def _since(report: Report, base: int, digest: int, holders: Collection[PeerId], rejected: str, state: int) -> int:
+    """The first round of this member in the lineage; ``base + 1`` makes it a newcomer.
+
+    A result that nobody holds (all are newcomers themselves) is not to be had: who took part in it starts anew.
+    """
+    if _partook(report, base) and holders:
         return base
     if not _established(report) or report.epoch is None:
         return base + 1

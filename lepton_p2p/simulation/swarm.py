@@ -23,7 +23,9 @@ from lepton_p2p.simulation.weather import Weather
 MOST_STEPS = 3_000_000
 """Events of one run; more means that something goes round in circles."""
 _QUIET = 3.0
-"""Seconds after the recovery in which whatever is left over must go away."""
+"""Seconds, and two rounds, after the recovery in which whatever is left over must go away."""
+_SLOWEST = 6.0
+"""Times the usual pace: what the slowest peer may take for a step."""
 _QUIET_RATE = 10.0
 """Control messages per member and second besides gossip: probes and their answers, exchanges, announcements."""
 
@@ -336,13 +338,15 @@ class VirtualSwarm:
     def _check_leftovers(self, hosts: list[str]) -> None:
         """When all is quiet nothing is kept for anybody, nothing waits, and few messages are sent."""
         before = sum(self.network.calls[host] for host in hosts)
-        self.scheduler.run(self.scheduler.now + _QUIET)
+        # What is kept for a peer goes with the round after the one in which that said that it needs nothing more.
+        seconds = _QUIET + 2 * _SLOWEST * self._speed
+        self.scheduler.run(self.scheduler.now + seconds)
         self._check_steps()
         core = [self._peers[host] for host in hosts]
         for peer in core:
             if left := peer.leftovers(hosts):
                 raise Violation("bounded", f"{peer} still keeps {left}")
-        rate = (sum(self.network.calls[host] for host in hosts) - before) / _QUIET / len(core)
+        rate = (sum(self.network.calls[host] for host in hosts) - before) / seconds / len(core)
         swim = self._timings.swim
         if rate > swim.gossip_fanout / swim.gossip_interval + _QUIET_RATE:
             raise Violation("bounded", f"{rate:.1f} messages per member and second although nothing happens")

@@ -105,6 +105,15 @@ def test_a_newcomer_whose_first_round_was_rejected_starts_at_the_next() -> None:
     assert epoch.members == (Member(A, 1), Member(D, 9))
 
 
+def test_a_newcomer_in_its_first_round_does_not_wait_for_a_result_that_nobody_holds() -> None:
+    """Who held it is gone, and the others are newcomers themselves, to the round after it."""
+    first = Epoch(4, Ballot(6, A.id), (Member(A, 1), Member(D, 8)))
+    later = Epoch(5, Ballot(7, A.id), (Member(A, 1), Member(D, 8), Member(C, 9)))
+    epoch, decision = decided(Report(D.id, first, 7, 0, pending=8), Report(C.id, later, 8, 0))
+    assert decision == Decision(8, 0, (), 0)
+    assert {member.id: member.since for member in epoch.members} == {D.id: 9, C.id: 9}
+
+
 def test_founders_have_nothing_to_fetch() -> None:
     first = Epoch(1, Ballot(1, A.id), (Member(A, 1),))
     epoch, decision = decided(Report(A.id, first), Report(B.id, None))
