@@ -156,3 +156,16 @@ def test_a_swarm_that_lost_the_state_notices_however_the_fetches_of_its_members_
         if round - 5 < len(footings):
             footings[round - 5].fetch_failed()  # one after the other
     assert deeds == [Deed.LOST] * 3
+
+
+def test_all_members_learn_from_the_founding_round_how_much_work_their_state_begins_with() -> None:
+    """Whoever held more, and founded the epoch for it, may have died before."""
+    notes = [Note(ENTERING, seen=0, seed=1, work=5), Note(ENTERING, seen=0, seed=1, work=5), Note(ENTERING, seed=2)]
+    turns = [Footing().take(result(notes, round=1), peer) for peer in PEERS]
+    assert [turn.deed for turn in turns] == [Deed.APPLY, Deed.APPLY, Deed.WAIT]
+    assert [turn.begins for turn in turns] == [5, 5, 5]
+
+
+def test_a_lost_state_begins_with_nothing_and_other_rounds_change_nothing() -> None:
+    assert turn([WANTS, WANTS, WANTS])[1].begins == 0
+    assert turn([WANTS, READY, READY])[1].begins is None

@@ -40,3 +40,13 @@ def test_a_crowd_that_lost_the_state_comes_to_the_one_that_kept_it() -> None:
     assert swarm.hosts[holder].dropped == 0
     assert swarm.hosts[holder].history[1] == held
     assert all(swarm.hosts[peer].dropped == 1 for peer in crowd)
+
+
+def test_a_lineage_is_compared_by_the_work_that_its_members_agreed_their_state_begins_with() -> None:
+    swarm = VirtualSwarm(7)
+    machine = swarm.hosts[swarm.add(found=True, wants_rounds=False)].machine
+    machine.progress.work = machine.progress.origin = 40  # from a checkpoint that nobody has any more
+    machine.holds(swarm.now, 12)
+    standing = machine.standing
+    assert standing is not None
+    assert (standing.work, standing.origin) == (12, 12)
