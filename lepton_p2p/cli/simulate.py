@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import time
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lepton_p2p.cli.exit_codes import INTERRUPTED, SIMULATION_FAILED
+from lepton_p2p.cli.exit_codes import INTERRUPTED, SIMULATION_FAILED, TERMINATED
 from lepton_p2p.errors import ConfigError
 from lepton_p2p.simulation.campaign import Tally, plans, run, sweep
 from lepton_p2p.simulation.mishaps import FAULTS
@@ -102,6 +103,8 @@ def _one(plan: Plan, *, trace: bool, as_json: bool) -> None:
 
 
 def _many(template: Plan, first: int, count: int, workers: int, *, quiet: bool) -> Tally:
+    # The first handlers (see ``cli.main``) know no clean-up: the workers must end before this process does.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, _stop)
     tally = Tally()
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -115,8 +118,21 @@ def _many(template: Plan, first: int, count: int, workers: int, *, quiet: bool) 
         except KeyboardInterrupt:
             console.print(f"stopped after {tally.seeds} of {count} seeds, {len(tally.violations)} of them broken")
             raise typer.Exit(INTERRUPTED) from None
+        except _Stopped:
+            raise typer.Exit(TERMINATED) from None
+        finally:
+            signal.signal(signal.SIGINT, before[0])
+            signal.signal(signal.SIGTERM, before[1])
     tally.violations.sort(key=lambda outcome: outcome.seed)
     return tally
+
+
+class _Stopped(BaseException):
+    """SIGTERM."""
+
+
+def _stop(number: int, frame: object) -> None:
+    raise _Stopped
 
 
 def _table(tally: Tally) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def sweep(plans: Iterable[Plan], workers: int) -> Iterator[Outcome]:
 
 def _leave_signals_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def plans(first: int, count: int, template: Plan) -> Iterator[Plan]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -72,3 +75,35 @@ def test_a_wrong_option_is_explained(options: list[str], says: str) -> None:
 def test_kinds_of_faults_can_be_left_out() -> None:
     result = CliRunner().invoke(app, [*SMALL, "--seeds", "6", "--faults", "all,-crash,-crash-several,-loss", "--json"])
     assert not {"crash", "crash-several", "loss"} & set(json.loads(result.stdout)["faults"])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_and_its_workers_without_a_traceback(number: signal.Signals, code: int) -> None:
+    # The workers inherit the pipe: it is at its end only when the last of them has gone.
+    command = [sys.executable, "-m", "lepton_p2p", "simulate", "--seeds", "1000000", "--storm", "5", "--workers", "2"]
+    watched = [sys.executable, "-c", _WATCHED, *command]
+    with subprocess.Popen(watched, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "it counts\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert "semaphore" not in errors
+
+
+_WATCHED = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from lepton_p2p.simulation import campaign
+add = campaign.Tally.add
+def told(self, outcome):
+    add(self, outcome)
+    if self.seeds == 1:
+        print("it counts", flush=True)
+campaign.Tally.add = told
+if __name__ == "__main__":
+    sys.argv = sys.argv[3:]
+    from lepton_p2p.cli import main
+    main()
+"""
