@@ -22,7 +22,7 @@ from lepton_p2p.rounds import agreement, balloting, core, decision, meeting, pos
 from lepton_p2p.simulation import fetching, rounds, streams, trainer
 from lepton_p2p.simulation.campaign import run
 from lepton_p2p.simulation.mishaps import FAULTS
-from lepton_p2p.simulation.swarm import Plan
+from lepton_p2p.simulation.plan import Plan
 
 MUTANTS: dict[str, Callable[[], None]] = {}
 """What each switches off is its docstring; its name is what the table shows."""

@@ -17,7 +17,8 @@ from lepton_p2p.cli.exit_codes import INTERRUPTED, SIMULATION_FAILED, TERMINATED
 from lepton_p2p.errors import ConfigError
 from lepton_p2p.simulation.campaign import Tally, plans, run, sweep
 from lepton_p2p.simulation.mishaps import FAULTS
-from lepton_p2p.simulation.swarm import Outcome, Plan, VirtualSwarm
+from lepton_p2p.simulation.plan import Outcome, Plan
+from lepton_p2p.simulation.swarm import VirtualSwarm
 
 _SHOWN = 20
 """Violations that are printed; all of them are in the JSON."""

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from lepton_p2p.simulation.swarm import Outcome, Plan, VirtualSwarm
+from lepton_p2p.simulation.plan import Outcome, Plan
+from lepton_p2p.simulation.swarm import VirtualSwarm
 
 _AT_ONCE = 8
 """Seeds that a worker takes at a time: enough that handing them out costs nothing."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import random
 import traceback
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 
 from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.membership import Status
@@ -15,6 +13,7 @@ from lepton_p2p.simulation.mishaps import MISHAPS
 from lepton_p2p.simulation.network import Network
 from lepton_p2p.simulation.oracle import Oracle, Violation
 from lepton_p2p.simulation.peer import Timings, VirtualPeer
+from lepton_p2p.simulation.plan import Outcome, Plan
 from lepton_p2p.simulation.replica import State
 from lepton_p2p.simulation.scheduler import Scheduler
 from lepton_p2p.simulation.trainer import initial_state
@@ -28,46 +27,6 @@ _SLOWEST = 6.0
 """Times the usual pace: what the slowest peer may take for a step."""
 _QUIET_RATE = 10.0
 """Control messages per member and second besides gossip: probes and their answers, exchanges, announcements."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a seed stands for: ``fewest`` to ``most`` peers (more may join).
-
-    kinds: of faults that may happen.  storm: seconds during which they do.
-    """
-
-    seed: int
-    fewest: int
-    most: int
-    kinds: frozenset[str]
-    storm: float = 30.0
-
-    def of(self, seed: int) -> Plan:
-        """The same for another seed."""
-        return replace(self, seed=seed)
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of a seed.
-
-    violation: ``name: what was seen`` ("" if all is well).  peers: machines that there were in the end.  simulated,
-    recovery, cpu: seconds, in all, from the healing to the recovery of the core, and of computation.  rounds: decided;
-    recovered: results fetched from others; retried: attempts after the first; steps: events.
-    """
-
-    seed: int
-    violation: str = ""
-    peers: int = 0
-    simulated: float = 0.0
-    recovery: float = 0.0
-    rounds: int = 0
-    recovered: int = 0
-    retried: int = 0
-    steps: int = 0
-    cpu: float = 0.0
-    faults: Counter[str] = field(default_factory=Counter)
 
 
 class VirtualSwarm:

@@ -12,7 +12,8 @@ import pytest
 from lepton_p2p.simulation import mishaps, peer
 from lepton_p2p.simulation.campaign import Tally, plans, run, sweep
 from lepton_p2p.simulation.mishaps import FAULTS, MISHAPS
-from lepton_p2p.simulation.swarm import Plan, VirtualSwarm
+from lepton_p2p.simulation.plan import Plan
+from lepton_p2p.simulation.swarm import VirtualSwarm
 
 ALL = frozenset(FAULTS)
 

@@ -1,0 +1,46 @@
+"""What a seed stands for, and what came of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a seed stands for: ``fewest`` to ``most`` peers (more may join).
+
+    kinds: of faults that may happen.  storm: seconds during which they do.
+    """
+
+    seed: int
+    fewest: int
+    most: int
+    kinds: frozenset[str]
+    storm: float = 30.0
+
+    def of(self, seed: int) -> Plan:
+        """The same for another seed."""
+        return replace(self, seed=seed)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a seed.
+
+    violation: ``name: what was seen`` ("" if all is well).  peers: machines that there were in the end.  simulated,
+    recovery, cpu: seconds, in all, from the healing to the recovery of the core, and of computation.  rounds: decided;
+    recovered: results fetched from others; retried: attempts after the first; steps: events.
+    """
+
+    seed: int
+    violation: str = ""
+    peers: int = 0
+    simulated: float = 0.0
+    recovery: float = 0.0
+    rounds: int = 0
+    recovered: int = 0
+    retried: int = 0
+    steps: int = 0
+    cpu: float = 0.0
+    faults: Counter[str] = field(default_factory=Counter)
