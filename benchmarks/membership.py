@@ -53,7 +53,8 @@ class Report:
     member knew (over all members and kills), until all did (the slowest kill).  missed: how often a member never did.
     false_deaths, false_suspicions: beliefs about members that ran, each counted at each member that held it, per
     hour of one member; mistaken: how many members were believed dead.  packets, bytes, quiet_bytes: per second and
-    member, in all and by the kind of packet; quiet: before the kills.
+    member, in all and by the kind of packet; quiet: before the kills.  signatures: made and verified, per second and
+    member, where claims are signed.
     """
 
     plan: Plan
@@ -69,6 +70,7 @@ class Report:
     packets: dict[str, float]
     bytes: dict[str, float]
     quiet_bytes: dict[str, float]
+    signatures: dict[str, float]
 
 
 def measure(plan: Plan) -> Report:
@@ -101,6 +103,7 @@ def report(plan: Plan, seen: Observations) -> Report:
         packets={kind: count / seen.member_seconds for kind, count in sorted(seen.packets.items())},
         bytes={kind: count / seen.member_seconds for kind, count in sorted(seen.bytes.items())},
         quiet_bytes={kind: count / seen.quiet_member_seconds for kind, count in sorted(seen.quiet_bytes.items())},
+        signatures={kind: count / seen.member_seconds for kind, count in sorted(seen.signatures.items())},
     )
 
 
@@ -133,6 +136,13 @@ def show(reports: list[Report], console: Console) -> None:
         cells = [f"{plan.peers:,}", f"{plan.loss:.0%}", *times, *wrong, f"{packets:.1f}", f"{quiet:,.0f}"]
         table.add_row(*cells, f"{all_bytes:,.0f}", *parts)
     console.print(table)
+    for line in reports:
+        if line.plan.signed:
+            made, verified = (line.signatures.get(kind, 0.0) for kind in ("sign", "verify"))
+            console.print(
+                f"{line.plan.peers:,} members, {line.plan.loss:.0%} loss: "
+                f"{made:.3f} signatures made and {verified:.3f} verified per second and member"
+            )
 
 
 def _seconds(value: float | None) -> str:
@@ -161,19 +171,29 @@ def main() -> None:
     parser.add_argument("--swarms", type=int, default=1, help="how many such swarms, one after the other (default 1)")
     parser.add_argument("--preset", choices=get_args(Preset), default="lan", help="time-outs and delays (default lan)")
     parser.add_argument("--seed", type=int, default=1, help="of all chance (default 1)")
+    parser.add_argument("--signed", action="store_true", help="claims are signed, as in a swarm with credentials")
     parser.add_argument("--table", action="store_true", help="10, 100 and 1,000 members at 0, 5 and 10 %% loss instead")
     parser.add_argument("--large", action="store_true", help="with --table: 10,000 members too (minutes, 6 GB)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured to FILE")
     options = parser.parse_args()
     try:
         plan = Plan(
-            options.peers, options.seconds, options.kills, options.loss, options.preset, options.seed, options.swarms
+            options.peers,
+            options.seconds,
+            options.kills,
+            options.loss,
+            options.preset,
+            options.seed,
+            options.swarms,
+            options.signed,
         )
     except ValueError as error:
         parser.error(str(error))
     plans = [plan]
     if options.table:
-        plans = [replace(row, loss=loss) for row in ROWS for loss in LOSSES] + [LARGE] * options.large
+        plans = [replace(row, loss=loss, signed=options.signed) for row in ROWS for loss in LOSSES] + [
+            LARGE
+        ] * options.large
     elif options.large:
         parser.error("--large belongs to --table; for one large swarm say --peers 10000")
     reports = []

@@ -6,10 +6,11 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
+from stamps import Stamps, stamp
 from wire_sizes import WireSizes
 
 from lepton_p2p.identity import PeerId, PeerInfo
@@ -31,7 +32,8 @@ KILLS_FROM, KILLS_UNTIL = 0.2, 0.3
 class Plan:
     """``swarms`` of ``peers`` members, each for ``seconds``, with ``kills`` that lose their power.
 
-    loss: share of the calls that fail.  Raises ``ValueError`` (one line) for what cannot be.
+    loss: share of the calls that fail.  signed: claims are, as in a swarm with credentials.  Raises ``ValueError`` (one
+    line) for what cannot be.
     """
 
     peers: int
@@ -41,6 +43,7 @@ class Plan:
     preset: Preset
     seed: int
     swarms: int = 1
+    signed: bool = False
 
     def __post_init__(self) -> None:
         most = timings(self.preset).swim.max_members
@@ -61,7 +64,8 @@ class Observations:
     first, last: seconds from each kill until a member knew of it, and until all did.  delays: until each member did.
     missed: pairs of a member and a killed one of which it never knew.  false_deaths, false_suspicions: events about
     members that ran, counted at every member that believed it; mistaken: how many members they were about.
-    member_seconds: of running members.  packets, bytes, quiet_bytes: by the kind of body; quiet: before the kills.
+    member_seconds: of running members.  signatures: made, and verified for the first time by a member.
+    packets, bytes, quiet_bytes: by the kind of body; quiet: before the kills.
     """
 
     first: list[float] = field(default_factory=list)
@@ -76,6 +80,7 @@ class Observations:
     packets: Counter[str] = field(default_factory=Counter)
     bytes: Counter[str] = field(default_factory=Counter)
     quiet_bytes: Counter[str] = field(default_factory=Counter)
+    signatures: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Observations) -> None:
         """What was seen of one more swarm."""
@@ -208,11 +213,13 @@ class VirtualMembers:
         infos = [made_up(number) for number in range(self._plan.peers)]
         everybody = Table(self._config.max_members)
         for info in infos:
-            everybody.apply(Rumour(info, Status.ALIVE, 0, info.id), 0.0)
+            fact = Rumour(info, Status.ALIVE, 0, info.id)
+            everybody.apply(replace(fact, word=stamp(info.id, fact)) if self._plan.signed else fact, 0.0)
         usual = self._config.sync_every(len(infos))
         members = {}
         for info in infos:
-            swim = Swim(info, self._config, self._rng, everybody.without(info.id))
+            notary = Stamps(info.id, self.seen.signatures) if self._plan.signed else None
+            swim = Swim(info, self._config, self._rng, everybody.without(info.id), notary)
             members[info.address] = member = Member(self, swim)
             member.feed(partial(self._start, swim, self._rng.random() * usual))
         return members

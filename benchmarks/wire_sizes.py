@@ -51,7 +51,8 @@ class WireSizes:
 
     def _rumour(self, rumour: Rumour) -> int:
         """Those that ``rumour`` adds to the message that it is in."""
-        shape = (len(rumour.peer.address), rumour.status, rumour.incarnation, len(rumour.origin))
+        signatures = (len(rumour.word), len(rumour.accusation))
+        shape = (len(rumour.peer.address), rumour.status, rumour.incarnation, len(rumour.origin), *signatures)
         size = self._rumours.get(shape)
         if size is None:
             nobody = Packet(rumour.peer, Gossip())

@@ -7,6 +7,7 @@ from lepton_p2p.membership.events import (
     Effect,
     Joined,
     Left,
+    Refused,
     SeedAnswered,
     SeedSilent,
     Suspected,
@@ -25,6 +26,7 @@ from lepton_p2p.membership.messages import (
     Status,
     Sync,
 )
+from lepton_p2p.membership.notary import Notary, Verdict
 from lepton_p2p.membership.randomness import Randomness
 from lepton_p2p.membership.swim import Swim
 from lepton_p2p.membership.table import MemberView, Table
@@ -40,10 +42,12 @@ __all__ = [
     "Left",
     "MemberView",
     "Nack",
+    "Notary",
     "Packet",
     "Ping",
     "PingRequest",
     "Randomness",
+    "Refused",
     "Rumour",
     "SeedAnswered",
     "SeedSilent",
@@ -55,4 +59,5 @@ __all__ = [
     "Sync",
     "Table",
     "Trusted",
+    "Verdict",
 ]

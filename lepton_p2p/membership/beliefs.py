@@ -11,6 +11,7 @@ from lepton_p2p.membership.broadcasts import Broadcasts
 from lepton_p2p.membership.config import SwimConfig
 from lepton_p2p.membership.events import DeclaredDead, Died, Joined, Left, Suspected, Trusted
 from lepton_p2p.membership.messages import Gossip, Ping, Rumour, Status
+from lepton_p2p.membership.notary import Notary
 from lepton_p2p.membership.outbox import Outbox
 from lepton_p2p.membership.suspicion import Suspicion
 from lepton_p2p.membership.table import MAX_INCARNATION, Change, MemberView, Table
@@ -27,6 +28,7 @@ class Beliefs:
         broadcasts: Broadcasts,
         awareness: Awareness,
         outbox: Outbox,
+        notary: Notary,
     ) -> None:
         self._me = me
         self._config = config
@@ -34,6 +36,8 @@ class Beliefs:
         self._broadcasts = broadcasts
         self._awareness = awareness
         self._outbox = outbox
+        self._notary = notary
+        self._own: Rumour | None = None
         self._suspicions: dict[PeerId, Suspicion] = {}
         self._expelled: set[PeerId] = set()
         self.incarnation = 0
@@ -41,11 +45,21 @@ class Beliefs:
 
     def my_fact(self, status: Status = Status.ALIVE) -> Rumour:
         """What this peer says of itself."""
-        return Rumour(self._me, status, self.incarnation, self._me.id)
+        if self._own is None or (self._own.status, self._own.incarnation) != (status, self.incarnation):
+            self._own = self._notary.sign(Rumour(self._me, status, self.incarnation, self._me.id))
+        return self._own
 
     def facts(self) -> tuple[Rumour, ...]:
         """Everything believed, self first: the contents of a full exchange."""
         return (self.my_fact(), *self._table.facts())
+
+    def hear(self, now: float, rumour: Rumour) -> None:
+        """Take in a fact that rode on a packet.
+
+        Where claims are signed, nobody's word alone ends a member: a "dead" counts as one more suspicion, and each
+        peer passes its own verdict when it has waited for the refutation.
+        """
+        (self.learn_synced if self._notary.secured else self.learn)(now, rumour)
 
     def learn(self, now: float, rumour: Rumour, *, reason: str = "") -> None:
         """Take in a fact that was heard, in whatever order facts arrive."""
@@ -56,7 +70,7 @@ class Beliefs:
             return
         if rumour.peer.address == self._me.address and rumour.status < Status.DEAD:
             # Whoever that was, this process listens there now.
-            rumour = replace(rumour, status=Status.DEAD, origin=self._me.id)
+            rumour = self._accusation(rumour, Status.DEAD)
         change = self._table.apply(rumour, now)
         if change is None:
             self._confirm(rumour)
@@ -94,6 +108,9 @@ class Beliefs:
     def met(self, now: float, sender: PeerInfo) -> None:
         """A packet came from ``sender`` itself, so that any other process at its address is no more."""
         if self._table.get(sender.id) is None:
+            if self._notary.secured:
+                self._outbox.send(sender, Ping(0, sender.id))  # its answer brings its word
+                return
             self.learn(now, Rumour(sender, Status.ALIVE, 0, sender.id))
         view = self._table.get(sender.id)
         if view is None or not view.live:
@@ -119,7 +136,7 @@ class Beliefs:
         view = self._table.get(peer)
         if view is None or not view.live:
             return
-        self.learn(now, Rumour(view.peer, Status.SUSPECT, view.incarnation, self._me.id), reason=reason)
+        self.learn(now, self._accusation(view.fact, Status.SUSPECT), reason=reason)
         self._outbox.send(view.peer, Ping(0, peer))
 
     def expire(self, now: float, peer: PeerId) -> None:
@@ -143,7 +160,11 @@ class Beliefs:
             self._outbox.set_timer(("suspicion", peer), suspicion.deadline)
 
     def _declare(self, now: float, view: MemberView, reason: str) -> None:
-        self.learn(now, Rumour(view.peer, Status.DEAD, view.incarnation, self._me.id), reason=reason)
+        self.learn(now, self._accusation(view.fact, Status.DEAD), reason=reason)
+
+    def _accusation(self, fact: Rumour, status: Status) -> Rumour:
+        """That the subject of ``fact`` is suspect or dead at the incarnation that it is known by, says this peer."""
+        return self._notary.sign(replace(fact, status=status, origin=self._me.id, accusation=b""))
 
     def _about_me(self, rumour: Rumour) -> None:
         """Refute by a higher incarnation, which only the owner may raise."""

@@ -66,5 +66,17 @@ class DeclaredDead:
     """Others believed this peer dead (it was stalled or cut off); it refuted."""
 
 
-SwimEvent = Joined | Suspected | Trusted | Died | Left | SeedSilent | SeedAnswered | DeclaredDead
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """``sender`` told a claim that was dropped; ``said``: which, in words.
+
+    ``forged``: a signature is wrong, so that the sender lies; otherwise the signer is nobody (any more).
+    """
+
+    sender: PeerInfo
+    said: str
+    forged: bool
+
+
+SwimEvent = Joined | Suspected | Trusted | Died | Left | SeedSilent | SeedAnswered | DeclaredDead | Refused
 Effect = Send[Packet] | SetTimer | CancelTimer | Emit[SwimEvent]

@@ -22,12 +22,19 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rumour:
-    """One fact to gossip: ``peer`` is ``status`` at ``incarnation``, says ``origin`` (an id)."""
+    """One fact to gossip: ``peer`` is ``status`` at ``incarnation``, says ``origin`` (an id).
+
+    Where claims are signed (see :class:`Notary`), ``word`` is the signature of ``peer`` over what it says of itself:
+    that it is alive at this incarnation and address, or leaves; and ``accusation`` is what ``origin`` adds to that if
+    it says suspect or dead.  Both travel with the fact for as long as it is told, so that everyone can check them.
+    """
 
     peer: PeerInfo
     status: Status
     incarnation: int
     origin: str = ""
+    word: bytes = b""
+    accusation: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

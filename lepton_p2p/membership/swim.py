@@ -15,7 +15,9 @@ from lepton_p2p.membership.broadcasts import Broadcasts
 from lepton_p2p.membership.config import SwimConfig
 from lepton_p2p.membership.events import Died, Effect, Left
 from lepton_p2p.membership.exchange import Exchange
-from lepton_p2p.membership.messages import Ack, Gossip, Nack, Packet, Ping, PingRequest, Status, Sync
+from lepton_p2p.membership.hearing import Hearing
+from lepton_p2p.membership.messages import Ack, Gossip, Nack, Packet, Ping, PingRequest, Rumour, Status, Sync
+from lepton_p2p.membership.notary import Notary, Unsigned
 from lepton_p2p.membership.outbox import Outbox
 from lepton_p2p.membership.probing import Prober
 from lepton_p2p.membership.randomness import Randomness
@@ -32,9 +34,17 @@ class Swim:
     on one monotonic clock.  Feed every packet, timer and failed delivery to it and perform the effects it
     returns, in order.  Before :meth:`start` and after :meth:`leave` it is inert.  table: what is believed of the
     others from the beginning (default: nobody is known), for swarms that begin in the middle of their life.
+    notary: signs claims and judges them (default: they are not signed).
     """
 
-    def __init__(self, me: PeerInfo, config: SwimConfig, rng: Randomness, table: Table | None = None) -> None:
+    def __init__(
+        self,
+        me: PeerInfo,
+        config: SwimConfig,
+        rng: Randomness,
+        table: Table | None = None,
+        notary: Notary | None = None,
+    ) -> None:
         self._me = me
         self._config = config
         self._running = False
@@ -45,7 +55,9 @@ class Swim:
         broadcasts = Broadcasts()
         self._awareness = awareness = Awareness(config.awareness_max)
         self._outbox = outbox = Outbox(me, config, table, broadcasts)
-        self._beliefs = beliefs = Beliefs(me, config, table, broadcasts, awareness, outbox)
+        self._notary = notary = notary if notary is not None else Unsigned()
+        self._hearing = Hearing(me, notary, table, outbox)
+        self._beliefs = beliefs = Beliefs(me, config, table, broadcasts, awareness, outbox, notary)
         self._prober = Prober(config, rng, sequences, table, beliefs, awareness, outbox)
         self._relay = Relay(me, config, sequences, outbox)
         self._seeds = Seeds(me, config, rng, sequences, table, beliefs, outbox)
@@ -66,6 +78,11 @@ class Swim:
         return self._awareness.score
 
     @property
+    def refused(self) -> int:
+        """Claims that were dropped because a signature did not hold, or its maker is no member."""
+        return self._hearing.refused
+
+    @property
     def members(self) -> tuple[MemberView, ...]:
         """Everyone alive or suspected, this peer included, sorted by id."""
         return tuple(view for view in self.view() if view.live)
@@ -74,6 +91,10 @@ class Swim:
         """Everyone remembered, the dead and those that left included, sorted by id."""
         me = MemberView(self._beliefs.my_fact(self._status), self._since)
         return tuple(sorted((me, *self._table.all()), key=lambda view: view.peer.id))
+
+    def news(self, rumours: Sequence[Rumour]) -> list[Rumour]:
+        """Those of ``rumours`` that are not word for word what is believed."""
+        return self._table.unlike(rumours)
 
     def knows_live_at(self, address: str) -> bool:
         """Whether another member that is alive or suspected is believed to listen at ``address``."""
@@ -106,10 +127,12 @@ class Swim:
         if sender.address == self._me.address or not self._may_speak(sender):
             return []
         self._notice_standstill(now)
+        for rumour in self._hearing.introduction(packet):
+            self._beliefs.hear(now, rumour)
         self._beliefs.met(now, sender)
         self._seeds.heard(now, sender)
-        for rumour in packet.rumours:
-            self._beliefs.learn(now, rumour)
+        for rumour in self._hearing.heard(sender, packet.rumours):
+            self._beliefs.hear(now, rumour)
         self._answer(now, packet)
         return self._finish(now)
 
@@ -185,7 +208,8 @@ class Swim:
         sender, body = packet.sender, packet.body
         match body:
             case Ping(sequence, target) if target in ("", self._me.id):
-                self._outbox.send(sender, Ack(sequence))
+                asked = self._notary.secured and not sequence  # by one who has not heard my word
+                self._outbox.send(sender, Ack(sequence), *((self._beliefs.my_fact(),) if asked else ()))
             case Ping():
                 # Meant for a process that was here before: no ack, but the asker learns who is here now.
                 self._outbox.send(sender, Gossip(), self._beliefs.my_fact())
@@ -207,7 +231,7 @@ class Swim:
     def _merge(self, now: float, sender: PeerInfo, sync: Sync) -> None:
         newcomer = self._table.live_count <= 1  # nobody, or the sender
         news = self._table.unlike(sync.members)
-        for rumour in news:
+        for rumour in self._hearing.heard(sender, news):
             self._beliefs.learn_synced(now, rumour)
         if newcomer:
             self._beliefs.keep_to_oneself(news)

@@ -19,7 +19,7 @@ from lepton_p2p.errors import (
     JobMismatch,
 )
 from lepton_p2p.identity import PeerId, PeerInfo, short, split_address
-from lepton_p2p.membership import Died, Joined, Left, SeedAnswered, SeedSilent, Suspected, Swim, Trusted
+from lepton_p2p.membership import Died, Joined, Left, Refused, SeedAnswered, SeedSilent, Suspected, Swim, Trusted
 from lepton_p2p.membership.events import SwimEvent
 from lepton_p2p.membership.messages import Packet
 from lepton_p2p.rounds import effects as fx
@@ -34,6 +34,7 @@ from lepton_p2p.runtime.node_credentials import NodeCredentials
 from lepton_p2p.runtime.options import NodeOptions
 from lepton_p2p.runtime.revoking import Revoker
 from lepton_p2p.runtime.state_lock import locked
+from lepton_p2p.runtime.vetting import Vetting
 from lepton_p2p.tasks import OwnedTasks
 from lepton_p2p.transport.addresses import check_exposure, expand, resolve_advertised
 from lepton_p2p.transport.channels import Channels
@@ -70,6 +71,7 @@ class Node:
         self.credentials: NodeCredentials | None = None
         """What this peer shows and whom it believes; None in a swarm without credentials."""
         self.revoker: Revoker | None = None
+        self._vetting: Vetting | None = None
         self._book = AddressBook(options.state_dir)
         self._met = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
@@ -136,6 +138,13 @@ class Node:
         self._stack.push_async_callback(self.hub.close)
         self._make_machines()
         if self.credentials is not None:
+            self._vetting = Vetting(
+                self.credentials,
+                show=lambda to, ids: self.channels.show(to, ids, options.call_timeout),
+                feed=self._hear,
+                news=self.swim.news,
+                tasks=self.tasks,
+            )
             self.revoker = self.channels.revocations = Revoker(
                 self.credentials,
                 exchange=lambda to, rows: self.channels.exchange_revocations(to, rows, options.call_timeout),
@@ -153,7 +162,9 @@ class Node:
     def _make_machines(self) -> None:
         options = self.options
         rng = random.Random(secrets.randbits(64))
-        self.swim = Swim(self.me, options.swim, rng)
+        self.swim = Swim(
+            self.me, options.swim, rng, notary=self.credentials.claims if self.credentials is not None else None
+        )
         self._membership = MachineDriver(
             self.swim,
             send=self._send_packet,
@@ -198,6 +209,9 @@ class Node:
 
     def deliver_packet(self, packet: Packet) -> None:
         """A packet of another peer's failure detector."""
+        (self._hear if self._vetting is None else self._vetting.deliver)(packet)
+
+    def _hear(self, packet: Packet) -> None:
         self._membership.feed(lambda now: self.swim.receive(now, packet))
 
     async def connect(self, peer: PeerInfo, purpose: Purpose) -> Link:
@@ -287,6 +301,9 @@ class Node:
                 self.events.publish("seed_silent", address)
             case SeedAnswered(address=address):
                 self.events.publish("seed_answered", address)
+            case Refused():
+                assert self._vetting is not None  # nothing is refused where nothing is signed
+                self._vetting.refused(event)
             case _:
                 _log.warning("others believed this peer dead (it was stalled or cut off); it is back")
                 self.events.publish("declared_dead", "others believed this peer dead; it is back", peer=self.me.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,8 @@ from lepton_p2p.credentials.keys import id_of
 from lepton_p2p.credentials.revocations import Revocations, read_statement
 from lepton_p2p.errors import CredentialsRefused, Revoked
 from lepton_p2p.identity import PeerId, PeerInfo, short
+from lepton_p2p.runtime.acquaintances import Acquaintances
+from lepton_p2p.runtime.claims import SignedClaims
 from lepton_p2p.transport.faults import Busy
 from lepton_p2p.transport.limits import TokenBucket
 from lepton_p2p.transport.security import Security
@@ -46,6 +49,8 @@ class NodeCredentials:
         revoked = self._folder.revoked() if self._folder is not None else ()
         self.security = Security(make_process(holder), Revocations(holder.authority, revoked))
         self.id = PeerId(self.security.holder.id)
+        self.acquaintances = Acquaintances(self.security, time.monotonic)
+        self.claims = SignedClaims(self.security.holder, self.acquaintances)
         bearer = read_bearer(self.security.holder.chain, holder.authority, now())
         self.security.check(bearer)
         self.own_nodes = frozenset(bearer.nodes)

@@ -107,6 +107,7 @@ class Revoker:
         if statement.node in self._credentials.own_nodes:
             self._fail(Revoked(f"this machine's credentials are revoked: {statement.reason}"))
         reason = f"its node was revoked: {statement.reason}"
-        for peer in self._credentials.security.processes_of(statement.node):
+        credentials, node = self._credentials, statement.node
+        for peer in credentials.security.processes_of(node) | credentials.acquaintances.processes_of(node):
             self._expel(PeerId(peer), reason)
         self._expel(None, "credentials were revoked; ask again")

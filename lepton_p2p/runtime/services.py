@@ -14,6 +14,7 @@ from lepton_p2p.errors import ConfigError, JobError, JobMismatch, StateLost
 from lepton_p2p.identity import PeerId
 from lepton_p2p.membership.messages import Packet
 from lepton_p2p.rounds.messages import RoundMessage
+from lepton_p2p.runtime.acquaintances import Chain
 from lepton_p2p.runtime.job_host import JobHost
 from lepton_p2p.runtime.node import Node
 from lepton_p2p.runtime.node_credentials import NodeCredentials
@@ -114,6 +115,9 @@ class CredentialsService:
     async def exchange(self, statements: tuple[bytes, ...]) -> tuple[bytes, ...]:
         assert self.node.revoker is not None  # made together with the credentials
         return await self.node.revoker.answer(statements)
+
+    async def show(self, processes: tuple[PeerId, ...]) -> tuple[Chain, ...]:
+        return self.credentials.acquaintances.chains(processes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from lepton_p2p.transport.wire_credentials import (
     enrolled_from_wire,
     revocations_from_wire,
     revocations_to_wire,
+    shown_from_wire,
 )
 from lepton_p2p.transport.wire_membership import packet_to_wire
 from lepton_p2p.transport.wire_rounds import round_message_to_wire
@@ -119,7 +120,7 @@ class Channels:
         hello: Hello | None = None,
         security: Security | None = None,
     ) -> None:
-        self._hello = hello or Hello(swarm)
+        self._hello = hello or Hello.of(swarm, secured=security is not None)
         self._security = security
         self._tls = security.for_channel() if security is not None else None
         self.revocations: RevocationListener | None = None
@@ -174,6 +175,13 @@ class Channels:
         """Give the peer ``statements`` and get all that it knows; they are not verified."""
         stub, message = self._remote(to).credentials, revocations_to_wire(statements)
         return await self._call(to, stub.Exchange, message, timeout, revocations_from_wire)
+
+    async def show(
+        self, to: str, processes: Sequence[str], timeout: float = DEFAULT_TIMEOUT
+    ) -> tuple[tuple[bytes, ...], ...]:
+        """The certificates (DER) of those of ``processes`` that the peer knows; they are not verified."""
+        stub, message = self._remote(to).credentials, credentials_pb2.ShowRequest(processes=processes)
+        return await self._call(to, stub.Show, message, timeout, shown_from_wire)
 
     async def diagnose(self, to: str, timeout: float = DEFAULT_TIMEOUT) -> CredentialsRefused | None:
         """Whether it is for credentials that nobody answers at ``to``; None if not."""

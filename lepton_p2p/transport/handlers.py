@@ -87,6 +87,9 @@ class CredentialsHandler(Protocol):
     async def exchange(self, statements: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """Take revocations (not verified yet), and give all that are known here."""
 
+    async def show(self, processes: tuple[PeerId, ...]) -> tuple[tuple[bytes, ...], ...]:
+        """The certificates (DER) of those of ``processes`` that are known here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Handlers:

@@ -11,10 +11,15 @@ from urllib.parse import quote, unquote
 from lepton_p2p.errors import ConfigError, LeptonError, ProtocolMismatch, WrongSwarm
 from lepton_p2p.transport.wire_common import check_text
 
-PROTOCOL_VERSION: Final = 1
-"""What this version of the package speaks best; raised with every change that older peers would misread."""
+PROTOCOL_VERSION: Final = 2
+"""What this version of the package speaks best; raised with every change that older peers would misread.
+
+2: in a swarm with credentials membership claims are signed.
+"""
 MIN_PROTOCOL: Final = 1
 """The oldest version that this package still speaks."""
+MIN_SECURED: Final = 2
+"""The same, in a swarm with credentials."""
 
 SWARM_KEY: Final = "lepton-swarm"
 PROTOCOL_KEY: Final = "lepton-protocol"
@@ -42,6 +47,11 @@ class Hello:
             check_text(self.swarm, "a swarm's id", MAX_SWARM)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+
+    @classmethod
+    def of(cls, swarm: str, *, secured: bool) -> Hello:
+        """What this package says in ``swarm``; ``secured``: it has credentials."""
+        return cls(swarm, oldest=MIN_SECURED if secured else MIN_PROTOCOL)
 
     def to_metadata(self) -> tuple[tuple[str, str], ...]:
         """As call metadata; the swarm id is percent-encoded, for metadata is ASCII."""

@@ -39,7 +39,7 @@ class ControlServer:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined, unused-ignore]
         self._offered: tuple[str, ...] = ()
         self._server: grpc.aio.Server | None = None
-        self._hello = hello or Hello(swarm)
+        self._hello = hello or Hello.of(swarm, secured=security is not None)
         self._security = security
 
     @property

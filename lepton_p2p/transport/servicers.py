@@ -41,7 +41,13 @@ from lepton_p2p.transport.handlers import (
 )
 from lepton_p2p.transport.links.link import Purpose
 from lepton_p2p.transport.wire_common import check_counter
-from lepton_p2p.transport.wire_credentials import enrolled_to_wire, revocations_from_wire, revocations_to_wire
+from lepton_p2p.transport.wire_credentials import (
+    enrolled_to_wire,
+    revocations_from_wire,
+    revocations_to_wire,
+    show_request_from_wire,
+    shown_to_wire,
+)
 from lepton_p2p.transport.wire_membership import packet_from_wire
 from lepton_p2p.transport.wire_rounds import round_message_from_wire
 from lepton_p2p.transport.wire_state import (
@@ -184,6 +190,10 @@ class Credentials(credentials_pb2_grpc.CredentialsServicer):
         async with answering(context, "Credentials.Exchange"):
             statements = await self._handler.exchange(read(revocations_from_wire, request))
             return revocations_to_wire(statements)
+
+    async def Show(self, request: credentials_pb2.ShowRequest, context: Context) -> credentials_pb2.Shown:
+        async with answering(context, "Credentials.Show"):
+            return shown_to_wire(await self._handler.show(read(show_request_from_wire, request)))
 
 
 def add_services(handlers: Handlers, server: grpc.aio.Server) -> tuple[str, ...]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lepton_p2p.credentials.bearer import from_der, to_der
+from lepton_p2p.credentials.bearer import MAX_CERTIFICATE, MAX_CHAIN, from_der, to_der
 from lepton_p2p.credentials.certificates import Certificate
 from lepton_p2p.credentials.revocations import MAX_STATEMENT, MAX_STATEMENTS
+from lepton_p2p.identity import PeerId
 from lepton_p2p.proto.lepton.v1 import credentials_pb2 as pb
-from lepton_p2p.transport.wire_common import check_address, check_size
+from lepton_p2p.transport.wire_common import check_address, check_ids, check_size
 
 MAX_ISSUERS = 16
+MAX_CHAINS = 500
+"""Processes whose certificates are shown in one answer: half a megabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +45,22 @@ def revocations_from_wire(wire: pb.Revocations) -> tuple[bytes, ...]:
         if len(statement) > MAX_STATEMENT:
             raise ValueError(f"a revocation has at most {MAX_STATEMENT} bytes, this one {len(statement)}")
     return tuple(wire.statements)
+
+
+def show_request_from_wire(request: pb.ShowRequest) -> tuple[PeerId, ...]:
+    check_size(request.processes, "processes", MAX_CHAINS)
+    return check_ids(request.processes)
+
+
+def shown_to_wire(chains: Iterable[Sequence[bytes]]) -> pb.Shown:
+    return pb.Shown(chains=[pb.Chain(certificates=chain) for chain in chains])
+
+
+def shown_from_wire(shown: pb.Shown) -> tuple[tuple[bytes, ...], ...]:
+    """Not verified yet: whoever keeps them does that."""
+    check_size(shown.chains, "chains", MAX_CHAINS)
+    for chain in shown.chains:
+        check_size(chain.certificates, "certificates of a chain", MAX_CHAIN)
+        if any(len(row) > MAX_CERTIFICATE for row in chain.certificates):
+            raise ValueError(f"a certificate has at most {MAX_CERTIFICATE} bytes")
+    return tuple(tuple(chain.certificates) for chain in shown.chains)

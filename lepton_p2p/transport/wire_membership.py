@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
+from lepton_p2p.credentials.claims import MAX_SIGNATURE
 from lepton_p2p.identity import peer_id
 from lepton_p2p.membership.messages import Ack, Body, Gossip, Nack, Packet, Ping, PingRequest, Rumour, Status, Sync
 from lepton_p2p.proto.lepton.v1 import membership_pb2 as pb
@@ -76,12 +77,20 @@ def _body_from_wire(packet: pb.Packet) -> Body:
             raise ValueError("a packet without a body that this version knows")
 
 
+def _signature(data: bytes, limit: int) -> bytes:
+    if len(data) > limit:
+        raise ValueError(f"a signature has at most {limit} bytes, this one {len(data)}")
+    return data
+
+
 def _rumour_to_wire(rumour: Rumour) -> pb.Rumour:
     return pb.Rumour(
         peer=peer_to_wire(rumour.peer),
         status=STATUS_TO_WIRE[rumour.status],
         incarnation=rumour.incarnation,
         origin=rumour.origin,
+        word=rumour.word,
+        accusation=rumour.accusation,
     )
 
 
@@ -94,6 +103,8 @@ def _rumours_from_wire(rumours: Iterable[pb.Rumour]) -> tuple[Rumour, ...]:
             status_from_wire(rumour.status),
             check_counter(rumour.incarnation, "an incarnation"),
             peer_id(rumour.origin) if rumour.origin else "",
+            _signature(rumour.word, MAX_SIGNATURE),
+            _signature(rumour.accusation, 1 + MAX_SIGNATURE),
         )
         for rumour in found
     )

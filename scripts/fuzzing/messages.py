@@ -84,6 +84,7 @@ _REPORT = Report(_YOU.id, _EPOCH, 7, 8, "", 9, 8, 10, 11, 2, "broken")
 _PACKETS = (
     Packet(_ME, Ping(1, _YOU.id), (Rumour(_YOU, Status.SUSPECT, 2, _ME.id),)),
     Packet(_ME, PingRequest(4, _YOU)),
+    Packet(_ME, Ping(1, _YOU.id), (Rumour(_YOU, Status.SUSPECT, 2, _ME.id, bytes(72), b"\1" + bytes(72)),)),
     Packet(_ME, Sync((Rumour(_ME, Status.ALIVE, 1), Rumour(_YOU, Status.DEAD, 1)), True, 2)),
 )
 _ROUNDS = (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from fuzzing import checkpoints, credentials, documents, links, messages
+from fuzzing import checkpoints, claims, credentials, documents, links, messages
 from fuzzing.target import Target
 
 TARGETS: dict[str, Target] = {
-    target.name: target for room in (links, messages, documents, credentials, checkpoints) for target in room.TARGETS
+    target.name: target
+    for room in (links, messages, documents, credentials, claims, checkpoints)
+    for target in room.TARGETS
 }

@@ -123,3 +123,13 @@ def test_the_command_prints_a_table_and_writes_what_it_measured(tmp_path: Path) 
     assert row["plan"]["peers"] == 20
     assert row["missed"] == 0
     assert row["last"] >= row["median"] >= row["first"] > 4.0
+
+
+def test_where_claims_are_signed_the_same_is_found_with_more_bytes() -> None:
+    open_, signed = (VirtualMembers(replace(PLAN, signed=each)).run() for each in (False, True))
+    assert len(signed.delays) == 3 * 27
+    assert signed.missed == signed.false_deaths == 0
+    assert signed.quiet_bytes["Sync"] > 1.5 * open_.quiet_bytes["Sync"]
+    assert signed.quiet_bytes["Ping"] == open_.quiet_bytes["Ping"], "an idle swarm's probes tell nothing"
+    assert signed.signatures["sign"] >= 3
+    assert signed.signatures["verify"] >= 3 * 26, "each victim's accusation, by every member"

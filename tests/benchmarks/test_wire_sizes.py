@@ -14,7 +14,8 @@ ids = st.integers(0, 2**128 - 1).map(lambda number: PeerId(f"{number:032x}"))
 addresses = st.text("abc.0123456789", min_size=1, max_size=200).map(lambda host: f"{host}:7700")
 peers = st.builds(PeerInfo, ids, addresses)
 counters = st.integers(0, 2**63 - 1) | st.integers(0, 300)
-rumours = st.builds(Rumour, peers, st.sampled_from(Status), counters, ids | st.just(""))
+signatures = st.binary(max_size=73)
+rumours = st.builds(Rumour, peers, st.sampled_from(Status), counters, ids | st.just(""), signatures, signatures)
 some = st.lists(rumours, max_size=5).map(tuple)
 bodies = st.one_of(
     st.builds(Ping, counters, ids | st.just("")),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import TypeVar
 
+from keyed_claims import Register
 from swim_network import info
 
-from lepton_p2p.identity import PeerInfo
+from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.membership import Body, Effect, Gossip, Joined, Packet, Rumour, Status, Swim, SwimConfig, SwimEvent
+from lepton_p2p.membership.notary import ACCUSATIONS
 from lepton_p2p.sansio import Emit, Send, SetTimer
 
 B = TypeVar("B")
@@ -23,6 +26,19 @@ def alive(number: int, incarnation: int = 0) -> Rumour:
 def fact(number: int, status: Status, incarnation: int = 0, origin: int | None = None) -> Rumour:
     """``number`` is ``status``, says ``origin`` (default: itself)."""
     return Rumour(info(number), status, incarnation, info(number if origin is None else origin).id)
+
+
+def signed(register: Register, rumour: Rumour, word: Rumour | None = None) -> Rumour:
+    """``rumour`` as honest members tell it: with the word of its subject (a register's member), and of its accuser.
+
+    word: another thing that the subject says, in the place of what belongs to ``rumour``.
+    """
+    subject = register.notary(rumour.peer.id)
+    said = Status.LEFT if rumour.status is Status.LEFT else Status.ALIVE
+    own = subject.sign(word or replace(rumour, status=said, origin=rumour.peer.id))
+    if rumour.status not in ACCUSATIONS:
+        return replace(rumour, word=own.word)
+    return register.notary(PeerId(rumour.origin)).sign(replace(rumour, word=own.word))
 
 
 def sent(effects: list[Effect], kind: type[B] | None = None) -> list[tuple[str, Packet]]:
@@ -40,15 +56,22 @@ def timers(effects: list[Effect]) -> dict[Hashable, float]:
 
 
 class Bench:
-    """A started machine that knows the peers 1 to ``others``; ``armed`` is when its timers are due."""
+    """A started machine that knows the peers 1 to ``others``; ``armed`` is when its timers are due.
 
-    def __init__(self, others: int = 0, config: SwimConfig | None = None, seed: int = 0) -> None:
-        self.machine = Swim(ME, config or SwimConfig.lan(), random.Random(seed))
+    register: where claims are signed, who may sign them.
+    """
+
+    def __init__(
+        self, others: int = 0, config: SwimConfig | None = None, seed: int = 0, register: Register | None = None
+    ) -> None:
+        notary = register.notary(ME.id) if register is not None else None
+        self.machine = Swim(ME, config or SwimConfig.lan(), random.Random(seed), notary=notary)
         self.armed: dict[Hashable, float] = {}
         self.now = 0.0
         self._note(self.machine.start(0.0))
         for number in range(1, others + 1):
-            assert events(self.hear(number)) == [Joined(info(number))]
+            told = (signed(register, alive(number)),) if register is not None else ()
+            assert events(self.hear(number, None, *told)) == [Joined(info(number))]
 
     def hear(self, sender: int | PeerInfo, body: Body | None = None, *rumours: Rumour) -> list[Effect]:
         """A packet from ``sender`` arrives now."""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from keyed_claims import Register
+
 from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.membership import Effect, Packet, Rumour, Status, Swim, SwimConfig, SwimEvent, Sync
 from lepton_p2p.sansio import CancelTimer, Emit, Send, SetTimer
@@ -45,8 +47,11 @@ class Network:
     """``delay``: least and greatest seconds on the way.  ``loss``: probability that a packet vanishes.
 
     ``refuse``: whether a sender hears at once that nobody listens at an address (like TCP), or nothing at all.
-    ``names``: further names under which an address can be reached (host names).
+    ``names``: further names under which an address can be reached (host names).  ``signed``: claims are; then what
+    everyone tells is checked to hold for everyone.
     """
+
+    signed = False
 
     def __init__(
         self,
@@ -67,13 +72,15 @@ class Network:
         self.nodes: dict[str, Node] = {}
         self.everyone: dict[PeerId, Node] = {}
         self.packets = 0
+        self.register = Register()
         self._islands: dict[str, int] = {}
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
 
     def start(self, peer: PeerInfo, seeds: Sequence[str] = (), known: Sequence[PeerInfo] = ()) -> Node:
         """A process starts; it takes over the address of a killed one."""
-        node = Node(Swim(peer, self.config, random.Random(self.random.random())))
+        notary = self.register.notary(peer.id) if self.signed else None
+        node = Node(Swim(peer, self.config, random.Random(self.random.random()), notary=notary))
         self.nodes[peer.address] = node
         self.everyone[peer.id] = node
         self._perform(node, node.machine.start(self.now, seeds, known))
@@ -110,6 +117,10 @@ class Network:
     def partition(self, *groups: Iterable[Node]) -> None:
         """Packets do not cross from one group to another; ``partition()`` heals."""
         self._islands = {node.me.address: i for i, group in enumerate(groups) for node in group}
+
+    def slip_in(self, node: Node, packet: Packet) -> None:
+        """``packet`` reaches ``node``, whoever made it."""
+        self._deliver(node.me.address, packet)
 
     def accuse(self, node: Node, peer: PeerInfo, reason: str) -> None:
         self._perform(node, node.machine.accuse(self.now, peer.id, reason))
@@ -174,6 +185,7 @@ class Network:
         owner = self.everyone.get(rumour.peer.id)
         if owner is not None:
             assert rumour.incarnation <= owner.machine.incarnation, "somebody else raised an incarnation"
+        assert not self.signed or self.register.holds(rumour), "told what nobody else can check"
 
     def _send(self, node: Node, to: str, packet: Packet) -> None:
         self.packets += 1

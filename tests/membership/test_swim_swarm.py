@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +22,15 @@ from lepton_p2p.membership import (
     Trusted,
 )
 
+
+@pytest.fixture(scope="module", autouse=True, params=[False, True], ids=["open", "signed"])
+def signed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every promise holds where claims are signed as well."""
+    Network.signed = request.param
+    yield
+    Network.signed = False
+
+
 SEEDS = pytest.mark.parametrize("seed", range(5))
 
 
@@ -30,7 +41,7 @@ SEEDS = pytest.mark.parametrize("seed", range(5))
 def test_peers_that_join_by_one_seed_all_see_each_other(seed: int, config: SwimConfig) -> None:
     network = Network(seed, config)
     nodes = network.swarm(12)
-    network.run_until(network.agreed, within=12 * config.gossip_interval)
+    network.run_until(network.agreed, within=15 * config.gossip_interval)
     network.run(2 * config.sync_interval)
     for node in nodes:
         others = sorted(other.me for other in nodes if other is not node)

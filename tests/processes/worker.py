@@ -22,6 +22,7 @@ from typing import Any
 import inputs
 import psutil
 from faults import Fault, Faults
+from lies import lies_about
 
 from lepton_p2p.collectives.outcome import result_digest
 from lepton_p2p.errors import LeptonError
@@ -212,6 +213,24 @@ class Worker:
             "arrivals": {name: str(value) for name, value in vars(self._running._node.arrivals).items()},
             "held": [link.remote for link in self._running._node.hub.links if link.protocol.held],
         }
+
+    async def do_flood(self, victim: str, times: int) -> Reply:
+        """Tell every other member forged claims about ``victim``, and, in this peer's own name, that it is dead."""
+        node = self._running._node
+        assert node is not None
+        sent = 0
+        for _ in range(times):
+            for lie in lies_about(victim, node):
+                for member in node.view():
+                    if member.id != node.me.id:
+                        await node.channels.deliver_packet(member.address, lie, timeout=5.0)
+                        sent += 1
+        return {"sent": sent}
+
+    async def do_view(self) -> Reply:
+        """What this peer believes of everyone, and how many claims it refused to."""
+        swim = self._running._node.swim  # type: ignore[union-attr]
+        return {"view": {v.peer.id: [v.status.name, v.incarnation] for v in swim.view()}, "refused": swim.refused}
 
     async def do_leave(self) -> None:
         await self._running.leave()

@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
 from swarm_keys import Family, node_of
 
-from lepton_p2p.credentials.bearer import Bearer, to_pem
+from lepton_p2p.credentials.bearer import Bearer, to_der, to_pem
 from lepton_p2p.credentials.certificates import Certificate, Holder, Role, make_invite, make_process, now
 from lepton_p2p.credentials.enrolment import Request, grant, write_request
 from lepton_p2p.credentials.keys import new_key
@@ -29,6 +29,7 @@ from lepton_p2p.credentials.revocations import revoke
 from lepton_p2p.errors import CredentialsRefused, ProtocolMismatch, Revoked, SwarmUnreachable
 from lepton_p2p.identity import PeerId, PeerInfo, split_address
 from lepton_p2p.membership.messages import Gossip, Packet
+from lepton_p2p.proto.lepton.v1 import credentials_pb2
 from lepton_p2p.rounds.messages import Admit
 from lepton_p2p.transport import guard
 from lepton_p2p.transport.channels import Channels
@@ -38,7 +39,7 @@ from lepton_p2p.transport.metadata import Hello
 from lepton_p2p.transport.options import MAX_MESSAGE_BYTES
 from lepton_p2p.transport.security import CHANNEL_OPTIONS, Security
 from lepton_p2p.transport.values import SwarmEvent
-from lepton_p2p.transport.wire_credentials import Enrolled
+from lepton_p2p.transport.wire_credentials import MAX_CHAINS, Enrolled, shown_from_wire
 
 FAMILY = Family()
 AUTHORITY = FAMILY.authority.authority
@@ -58,6 +59,10 @@ class Office(Recorder):
     async def exchange(self, statements: tuple[bytes, ...]) -> tuple[bytes, ...]:
         await self.note("exchange", statements)
         return statements
+
+    async def show(self, processes: tuple[PeerId, ...]) -> tuple[tuple[bytes, ...], ...]:
+        await self.note("show", processes)
+        return (to_der(FAMILY.process.chain),) * len(processes)
 
 
 class Door:
@@ -200,6 +205,7 @@ CALLS: dict[str, Callable[[Channels, str], Awaitable[object]]] = {
     "weights": lambda c, to: c.weights(to),
     "events": lambda c, to: anext(c.events(to)),
     "revocations": lambda c, to: c.exchange_revocations(to, ()),
+    "certificates": lambda c, to: c.show(to, ("a" * 32,)),
 }
 
 
@@ -434,3 +440,34 @@ async def test_hundreds_of_connections_that_say_nothing_or_nonsense_keep_nobody_
                 with contextlib.suppress(ConnectionError):
                     assert await reader.read() is not None
                 writer.close()
+
+
+async def test_members_show_each_other_the_certificates_of_others_in_bounded_numbers() -> None:
+    async with door() as there, there.caller(FAMILY.process) as channels:
+        shown = await channels.show(there.address, ("a" * 32, "b" * 32))
+        assert shown == (to_der(FAMILY.process.chain),) * 2
+        for asked in (("no id",), ("a" * 32,) * 2, tuple(f"{n:032x}" for n in range(MAX_CHAINS + 1))):
+            with pytest.raises(ProtocolMismatch):
+                await channels.show(there.address, asked)
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        (credentials_pb2.Shown(chains=[credentials_pb2.Chain()] * (MAX_CHAINS + 1)), "at most 500 chains"),
+        (credentials_pb2.Shown(chains=[credentials_pb2.Chain(certificates=[b""] * 7)]), "at most 6 certificates"),
+        (credentials_pb2.Shown(chains=[credentials_pb2.Chain(certificates=[bytes(2049)])]), "at most 2048 bytes"),
+    ],
+    ids=["chains", "certificates", "bytes"],
+)
+def test_certificates_are_shown_in_bounded_numbers_and_sizes(shown: credentials_pb2.Shown, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        shown_from_wire(shown)
+
+
+async def test_a_version_that_does_not_sign_its_claims_is_told_to_upgrade() -> None:
+    old = Hello("lepton", protocol=1, oldest=1)
+    async with door() as there, Channels(swarm="lepton", hello=old, security=Security(FAMILY.process)) as channels:
+        assert "upgrade lepton_p2p" in await failing(channels.status(there.address), ProtocolMismatch)
+    async with serving(Recorder().handlers()) as server, Channels(swarm="lepton", hello=old) as channels:
+        await channels.status(server.address)

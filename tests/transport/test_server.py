@@ -18,7 +18,7 @@ from lepton_p2p.identity import split_address
 from lepton_p2p.proto.lepton.v1 import membership_pb2, membership_pb2_grpc, swarm_pb2, swarm_pb2_grpc
 from lepton_p2p.transport.channels import Channels
 from lepton_p2p.transport.handlers import Handlers
-from lepton_p2p.transport.metadata import Hello
+from lepton_p2p.transport.metadata import PROTOCOL_VERSION, Hello
 from lepton_p2p.transport.server import ControlServer
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -118,7 +118,7 @@ async def test_a_call_that_says_nothing_of_itself_is_refused_at_the_door_and_log
     trailing = dict(caught.value.trailing_metadata() or ())
     assert trailing["lepton-error"] == "WrongSwarm"
     assert trailing["lepton-swarm"] == "lepton"
-    assert trailing["lepton-protocol"] == "1"
+    assert trailing["lepton-protocol"] == str(PROTOCOL_VERSION)
     assert recorder.got == []
     assert [entry["log_level"] for entry in logs] == ["warning"]
 

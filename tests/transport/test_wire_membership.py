@@ -62,6 +62,8 @@ REJECTED: dict[str, tuple[Callable[[pb.Packet], object], str]] = {
     "unknown status": (lambda m: setattr(m.rumours[0], "status", 99), "no status"),
     "origin is no id": (lambda m: setattr(m.rumours[0], "origin", "b" * 31), "peer id"),
     "incarnation too high": (lambda m: setattr(m.rumours[0], "incarnation", 2**63), "below"),
+    "word too long": (lambda m: setattr(m.rumours[0], "word", bytes(73)), "at most 72 bytes"),
+    "accusation too long": (lambda m: setattr(m.rumours[0], "accusation", bytes(74)), "at most 73 bytes"),
     "sequence too high": (lambda m: setattr(m.ping, "sequence", 2**64 - 1), "below"),
 }
 

@@ -57,7 +57,15 @@ def distinct_peers(min_size: int = 0) -> st.SearchStrategy[tuple[PeerInfo, ...]]
     return st.lists(peers, min_size=min_size, max_size=6, unique_by=lambda peer: peer.id).map(tuple)
 
 
-rumours = st.builds(Rumour, peers, st.sampled_from(Status), counters, st.one_of(st.just(""), peer_ids))
+rumours = st.builds(
+    Rumour,
+    peers,
+    st.sampled_from(Status),
+    counters,
+    st.one_of(st.just(""), peer_ids),
+    st.binary(max_size=72),
+    st.binary(max_size=73),
+)
 many_rumours = st.lists(rumours, max_size=4).map(tuple)
 bodies = st.one_of(
     st.builds(Ping, counters, st.one_of(st.just(""), peer_ids)),

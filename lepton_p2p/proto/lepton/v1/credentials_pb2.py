@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blepton/v1/credentials.proto\x12\tlepton.v1\"\x1f\n\x0c\x45nrolRequest\x12\x0f\n\x07request\x18\x01 \x01(\x0c\",\n\nEnrolReply\x12\r\n\x05\x63hain\x18\x01 \x03(\x0c\x12\x0f\n\x07issuers\x18\x02 \x03(\t\"!\n\x0bRevocations\x12\x12\n\nstatements\x18\x01 \x03(\x0c\x32\x82\x01\n\x0b\x43redentials\x12\x37\n\x05\x45nrol\x12\x17.lepton.v1.EnrolRequest\x1a\x15.lepton.v1.EnrolReply\x12:\n\x08\x45xchange\x12\x16.lepton.v1.Revocations\x1a\x16.lepton.v1.Revocationsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blepton/v1/credentials.proto\x12\tlepton.v1\"\x1f\n\x0c\x45nrolRequest\x12\x0f\n\x07request\x18\x01 \x01(\x0c\",\n\nEnrolReply\x12\r\n\x05\x63hain\x18\x01 \x03(\x0c\x12\x0f\n\x07issuers\x18\x02 \x03(\t\"!\n\x0bRevocations\x12\x12\n\nstatements\x18\x01 \x03(\x0c\" \n\x0bShowRequest\x12\x11\n\tprocesses\x18\x01 \x03(\t\")\n\x05Shown\x12 \n\x06\x63hains\x18\x01 \x03(\x0b\x32\x10.lepton.v1.Chain\"\x1d\n\x05\x43hain\x12\x14\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0c\x32\xb4\x01\n\x0b\x43redentials\x12\x37\n\x05\x45nrol\x12\x17.lepton.v1.EnrolRequest\x1a\x15.lepton.v1.EnrolReply\x12:\n\x08\x45xchange\x12\x16.lepton.v1.Revocations\x1a\x16.lepton.v1.Revocations\x12\x30\n\x04Show\x12\x16.lepton.v1.ShowRequest\x1a\x10.lepton.v1.Shownb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENROLREPLY']._serialized_end=119
   _globals['_REVOCATIONS']._serialized_start=121
   _globals['_REVOCATIONS']._serialized_end=154
-  _globals['_CREDENTIALS']._serialized_start=157
-  _globals['_CREDENTIALS']._serialized_end=287
+  _globals['_SHOWREQUEST']._serialized_start=156
+  _globals['_SHOWREQUEST']._serialized_end=188
+  _globals['_SHOWN']._serialized_start=190
+  _globals['_SHOWN']._serialized_end=231
+  _globals['_CHAIN']._serialized_start=233
+  _globals['_CHAIN']._serialized_end=262
+  _globals['_CREDENTIALS']._serialized_start=265
+  _globals['_CREDENTIALS']._serialized_end=445
 # @@protoc_insertion_point(module_scope)

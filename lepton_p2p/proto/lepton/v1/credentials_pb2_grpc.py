@@ -44,6 +44,11 @@ class CredentialsStub:
                 request_serializer=lepton_dot_v1_dot_credentials__pb2.Revocations.SerializeToString,
                 response_deserializer=lepton_dot_v1_dot_credentials__pb2.Revocations.FromString,
                 _registered_method=True)
+        self.Show = channel.unary_unary(
+                '/lepton.v1.Credentials/Show',
+                request_serializer=lepton_dot_v1_dot_credentials__pb2.ShowRequest.SerializeToString,
+                response_deserializer=lepton_dot_v1_dot_credentials__pb2.Shown.FromString,
+                _registered_method=True)
 
 
 class CredentialsServicer:
@@ -63,6 +68,13 @@ class CredentialsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Show(self, request, context):
+        """The certificates of processes whose claims this peer passes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CredentialsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +87,11 @@ def add_CredentialsServicer_to_server(servicer, server):
                     servicer.Exchange,
                     request_deserializer=lepton_dot_v1_dot_credentials__pb2.Revocations.FromString,
                     response_serializer=lepton_dot_v1_dot_credentials__pb2.Revocations.SerializeToString,
+            ),
+            'Show': grpc.unary_unary_rpc_method_handler(
+                    servicer.Show,
+                    request_deserializer=lepton_dot_v1_dot_credentials__pb2.ShowRequest.FromString,
+                    response_serializer=lepton_dot_v1_dot_credentials__pb2.Shown.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +148,33 @@ class Credentials:
             '/lepton.v1.Credentials/Exchange',
             lepton_dot_v1_dot_credentials__pb2.Revocations.SerializeToString,
             lepton_dot_v1_dot_credentials__pb2.Revocations.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Show(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton.v1.Credentials/Show',
+            lepton_dot_v1_dot_credentials__pb2.ShowRequest.SerializeToString,
+            lepton_dot_v1_dot_credentials__pb2.Shown.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class CredentialsStub:
     """Certifies a key.  The only call that an invitation is good for."""
     Exchange: _grpc.UnaryUnaryMultiCallable[_credentials_pb2.Revocations, _credentials_pb2.Revocations]
     """Merges what both sides know to be revoked."""
+    Show: _grpc.UnaryUnaryMultiCallable[_credentials_pb2.ShowRequest, _credentials_pb2.Shown]
+    """The certificates of processes whose claims this peer passes on."""
 
 @_typing.type_check_only
 class CredentialsAsyncStub(CredentialsStub):
@@ -47,6 +49,8 @@ class CredentialsAsyncStub(CredentialsStub):
     """Certifies a key.  The only call that an invitation is good for."""
     Exchange: _aio.UnaryUnaryMultiCallable[_credentials_pb2.Revocations, _credentials_pb2.Revocations]  # type: ignore[assignment]
     """Merges what both sides know to be revoked."""
+    Show: _aio.UnaryUnaryMultiCallable[_credentials_pb2.ShowRequest, _credentials_pb2.Shown]  # type: ignore[assignment]
+    """The certificates of processes whose claims this peer passes on."""
 
 class CredentialsServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -64,5 +68,13 @@ class CredentialsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_credentials_pb2.Revocations, _abc.Awaitable[_credentials_pb2.Revocations]]:
         """Merges what both sides know to be revoked."""
+
+    @_abc_1.abstractmethod
+    def Show(
+        self,
+        request: _credentials_pb2.ShowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credentials_pb2.Shown, _abc.Awaitable[_credentials_pb2.Shown]]:
+        """The certificates of processes whose claims this peer passes on."""
 
 def add_CredentialsServicer_to_server(servicer: CredentialsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,31 +25,31 @@ _sym_db = _symbol_database.Default()
 from lepton_p2p.proto.lepton.v1 import common_pb2 as lepton_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alepton/v1/membership.proto\x12\tlepton.v1\x1a\x16lepton/v1/common.proto\"y\n\x06Rumour\x12!\n\x04peer\x18\x01 \x01(\x0b\x32\x13.lepton.v1.PeerInfo\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.lepton.v1.MemberStatus\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x0e\n\x06origin\x18\x04 \x01(\t\"(\n\x04Ping\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\t\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x18\n\x04Nack\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"D\n\x0bPingRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12#\n\x06target\x18\x02 \x01(\x0b\x32\x13.lepton.v1.PeerInfo\"\x08\n\x06Gossip\"K\n\x04Sync\x12\"\n\x07members\x18\x01 \x03(\x0b\x32\x11.lepton.v1.Rumour\x12\r\n\x05reply\x18\x02 \x01(\x08\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\xb0\x02\n\x06Packet\x12#\n\x06sender\x18\x01 \x01(\x0b\x32\x13.lepton.v1.PeerInfo\x12\x1f\n\x04ping\x18\x02 \x01(\x0b\x32\x0f.lepton.v1.PingH\x00\x12\x1d\n\x03\x61\x63k\x18\x03 \x01(\x0b\x32\x0e.lepton.v1.AckH\x00\x12\x1f\n\x04nack\x18\x04 \x01(\x0b\x32\x0f.lepton.v1.NackH\x00\x12.\n\x0cping_request\x18\x05 \x01(\x0b\x32\x16.lepton.v1.PingRequestH\x00\x12#\n\x06gossip\x18\x06 \x01(\x0b\x32\x11.lepton.v1.GossipH\x00\x12\x1f\n\x04sync\x18\x07 \x01(\x0b\x32\x0f.lepton.v1.SyncH\x00\x12\"\n\x07rumours\x18\x08 \x03(\x0b\x32\x11.lepton.v1.RumourB\x06\n\x04\x62ody*\x91\x01\n\x0cMemberStatus\x12\x1d\n\x19MEMBER_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13MEMBER_STATUS_ALIVE\x10\x01\x12\x19\n\x15MEMBER_STATUS_SUSPECT\x10\x02\x12\x16\n\x12MEMBER_STATUS_DEAD\x10\x03\x12\x16\n\x12MEMBER_STATUS_LEFT\x10\x04\x32@\n\nMembership\x12\x32\n\x07\x44\x65liver\x12\x11.lepton.v1.Packet\x1a\x14.lepton.v1.Deliveredb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alepton/v1/membership.proto\x12\tlepton.v1\x1a\x16lepton/v1/common.proto\"\x9b\x01\n\x06Rumour\x12!\n\x04peer\x18\x01 \x01(\x0b\x32\x13.lepton.v1.PeerInfo\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.lepton.v1.MemberStatus\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x0e\n\x06origin\x18\x04 \x01(\t\x12\x0c\n\x04word\x18\x05 \x01(\x0c\x12\x12\n\naccusation\x18\x06 \x01(\x0c\"(\n\x04Ping\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\t\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x18\n\x04Nack\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"D\n\x0bPingRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12#\n\x06target\x18\x02 \x01(\x0b\x32\x13.lepton.v1.PeerInfo\"\x08\n\x06Gossip\"K\n\x04Sync\x12\"\n\x07members\x18\x01 \x03(\x0b\x32\x11.lepton.v1.Rumour\x12\r\n\x05reply\x18\x02 \x01(\x08\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\xb0\x02\n\x06Packet\x12#\n\x06sender\x18\x01 \x01(\x0b\x32\x13.lepton.v1.PeerInfo\x12\x1f\n\x04ping\x18\x02 \x01(\x0b\x32\x0f.lepton.v1.PingH\x00\x12\x1d\n\x03\x61\x63k\x18\x03 \x01(\x0b\x32\x0e.lepton.v1.AckH\x00\x12\x1f\n\x04nack\x18\x04 \x01(\x0b\x32\x0f.lepton.v1.NackH\x00\x12.\n\x0cping_request\x18\x05 \x01(\x0b\x32\x16.lepton.v1.PingRequestH\x00\x12#\n\x06gossip\x18\x06 \x01(\x0b\x32\x11.lepton.v1.GossipH\x00\x12\x1f\n\x04sync\x18\x07 \x01(\x0b\x32\x0f.lepton.v1.SyncH\x00\x12\"\n\x07rumours\x18\x08 \x03(\x0b\x32\x11.lepton.v1.RumourB\x06\n\x04\x62ody*\x91\x01\n\x0cMemberStatus\x12\x1d\n\x19MEMBER_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13MEMBER_STATUS_ALIVE\x10\x01\x12\x19\n\x15MEMBER_STATUS_SUSPECT\x10\x02\x12\x16\n\x12MEMBER_STATUS_DEAD\x10\x03\x12\x16\n\x12MEMBER_STATUS_LEFT\x10\x04\x32@\n\nMembership\x12\x32\n\x07\x44\x65liver\x12\x11.lepton.v1.Packet\x1a\x14.lepton.v1.Deliveredb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lepton_p2p.proto.lepton.v1.membership_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMBERSTATUS']._serialized_start=746
-  _globals['_MEMBERSTATUS']._serialized_end=891
-  _globals['_RUMOUR']._serialized_start=65
-  _globals['_RUMOUR']._serialized_end=186
-  _globals['_PING']._serialized_start=188
-  _globals['_PING']._serialized_end=228
-  _globals['_ACK']._serialized_start=230
-  _globals['_ACK']._serialized_end=253
-  _globals['_NACK']._serialized_start=255
-  _globals['_NACK']._serialized_end=279
-  _globals['_PINGREQUEST']._serialized_start=281
-  _globals['_PINGREQUEST']._serialized_end=349
-  _globals['_GOSSIP']._serialized_start=351
-  _globals['_GOSSIP']._serialized_end=359
-  _globals['_SYNC']._serialized_start=361
-  _globals['_SYNC']._serialized_end=436
-  _globals['_PACKET']._serialized_start=439
-  _globals['_PACKET']._serialized_end=743
-  _globals['_MEMBERSHIP']._serialized_start=893
-  _globals['_MEMBERSHIP']._serialized_end=957
+  _globals['_MEMBERSTATUS']._serialized_start=781
+  _globals['_MEMBERSTATUS']._serialized_end=926
+  _globals['_RUMOUR']._serialized_start=66
+  _globals['_RUMOUR']._serialized_end=221
+  _globals['_PING']._serialized_start=223
+  _globals['_PING']._serialized_end=263
+  _globals['_ACK']._serialized_start=265
+  _globals['_ACK']._serialized_end=288
+  _globals['_NACK']._serialized_start=290
+  _globals['_NACK']._serialized_end=314
+  _globals['_PINGREQUEST']._serialized_start=316
+  _globals['_PINGREQUEST']._serialized_end=384
+  _globals['_GOSSIP']._serialized_start=386
+  _globals['_GOSSIP']._serialized_end=394
+  _globals['_SYNC']._serialized_start=396
+  _globals['_SYNC']._serialized_end=471
+  _globals['_PACKET']._serialized_start=474
+  _globals['_PACKET']._serialized_end=778
+  _globals['_MEMBERSHIP']._serialized_start=928
+  _globals['_MEMBERSHIP']._serialized_end=992
 # @@protoc_insertion_point(module_scope)

@@ -51,11 +51,19 @@ class Rumour(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    WORD_FIELD_NUMBER: _builtins.int
+    ACCUSATION_FIELD_NUMBER: _builtins.int
     status: Global___MemberStatus.ValueType
     incarnation: _builtins.int
     """Below 2^63; raised by the peer itself only."""
     origin: _builtins.str
     """Peer id, or empty."""
+    word: _builtins.bytes
+    """In a swarm with credentials: the signature of `peer` over what it says of itself (it is alive at this address and
+    incarnation, or leaves); at most 72 bytes.  What is signed: lepton_p2p/credentials/claims.py.
+    """
+    accusation: _builtins.bytes
+    """... and of `origin`, if it says suspect or dead: one byte for which of both it signed, and at most 72 bytes."""
     @_builtins.property
     def peer(self) -> _common_pb2.PeerInfo: ...
     def __init__(
@@ -65,10 +73,12 @@ class Rumour(_message.Message):
         status: Global___MemberStatus.ValueType = ...,
         incarnation: _builtins.int = ...,
         origin: _builtins.str = ...,
+        word: _builtins.bytes = ...,
+        accusation: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["peer", b"peer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "origin", b"origin", "peer", b"peer", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accusation", b"accusation", "incarnation", b"incarnation", "origin", b"origin", "peer", b"peer", "status", b"status", "word", b"word"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
