@@ -141,10 +141,11 @@ class Nursery:
 
 
 class ProcessSwarm:
-    """The workers that are in one swarm, and rounds of all of them."""
+    """The workers that are in one swarm, and rounds of all of them.  options: of every peer that it starts."""
 
-    def __init__(self, nursery: Nursery, sizes: Sequence[int] = SIZES) -> None:
+    def __init__(self, nursery: Nursery, sizes: Sequence[int] = SIZES, **options: Any) -> None:
         self.nursery = nursery
+        self._options = options
         self.sizes = list(sizes)
         self.workers: list[Worker] = []
         self._seeds = itertools.count(1)
@@ -164,7 +165,7 @@ class ProcessSwarm:
         """Start processes until there are ``count``, and wait until all are in one epoch."""
         while len(self.workers) < count:
             join = [worker.address for worker in self.workers]
-            self.workers.append(await self.nursery.start(join=join, **options))
+            self.workers.append(await self.nursery.start(join=join, **{**self._options, **options}))
         await self.settle()
 
     async def settle(self) -> None:
@@ -211,7 +212,7 @@ class ProcessSwarm:
 
     def without(self, *absent: Worker) -> ProcessSwarm:
         """The same swarm as seen by all but ``absent``; the processes still belong to this object."""
-        rest = ProcessSwarm(self.nursery, self.sizes)
+        rest = ProcessSwarm(self.nursery, self.sizes, **self._options)
         rest.workers = [worker for worker in self.workers if worker not in absent]
         rest._seeds = self._seeds
         return rest

@@ -1,18 +1,22 @@
 """SIGKILL at every point of a round and of the agreement after it.
 
 Whatever the point, the survivors finish the round, hold the same bytes, and these are the mean over the contributors
-that they name: all members, or the survivors.  One swarm goes through all points, fresh peers replacing the dead.
+that they name: all members, or the survivors.  One swarm goes through all points, fresh peers replacing the dead; and
+another, with credentials.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from signal import SIGKILL, SIGSTOP
 from typing import Any
 
 import pytest
 from process_swarm import DEADLINE, Nursery, ProcessSwarm, Reply, Round, Worker
+
+from lepton_p2p.credentials.folder import KeysFolder
 
 HOPS = range(1, 7)
 """2(N-1) of a ring of four."""
@@ -30,6 +34,22 @@ IN_AN_AGREEMENT: list[dict[str, Any]] = [
     {"message": "Install", "delivered": 0},
     {"message": "Install", "delivered": 1},
 ]
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Credentials of a swarm; with them links are sealed and claims are signed."""
+    folder = tmp_path_factory.mktemp("authority") / "keys"
+    KeysFolder(folder).init("lepton", "first")
+    return str(folder)
+
+
+@pytest.fixture(scope="module", params=["open", "sealed"])
+async def lasting_swarm(request: pytest.FixtureRequest, nursery: Nursery, keys: str) -> AsyncIterator[ProcessSwarm]:
+    """Without credentials, and with; then every byte goes over sealed links."""
+    options = {"keys": keys, "share_memory": False} if request.param == "sealed" else {}
+    async with ProcessSwarm(nursery, **options) as made:
+        yield made
 
 
 def named(fault: dict[str, Any]) -> str:
@@ -73,15 +93,18 @@ async def test_the_survivors_finish_the_round_in_which_one_was_killed(
 
 @pytest.mark.parametrize(
     ("way", "hops"),
-    [("memory", (1, 4)), ("sockets", (3, 6)), ("board", (1, 3, 4, 6))],
-    ids=["memory", "sockets", "board"],
+    [("memory", (1, 4)), ("sockets", (3, 6)), ("board", (1, 3, 4, 6)), ("sealed", (2, 5))],
+    ids=["memory", "sockets", "board", "sealed"],
 )
 async def test_the_survivors_of_kills_amid_many_chunks_hold_the_same_bytes(
-    nursery: Nursery, way: str, hops: tuple[int, ...]
+    nursery: Nursery, keys: str, way: str, hops: tuple[int, ...]
 ) -> None:
-    async with ProcessSwarm(nursery, [5_000_000]) as swarm:
+    options: dict[str, Any] = {"share_memory": way not in ("sockets", "sealed")}
+    if way == "sealed":
+        options["keys"] = keys
+    async with ProcessSwarm(nursery, [5_000_000], **options) as swarm:
         for hop in hops:
-            await swarm.grow(4, share_memory=way != "sockets")
+            await swarm.grow(4)
             await (swarm.on_a_board() if way == "board" else swarm.round())
             victim = swarm.workers[hop % 4]
             await swarm.call(victim, "arm", at="hop", hop=hop, signal=SIGKILL)
@@ -107,7 +130,12 @@ async def test_the_survivors_finish_the_round_if_another_dies_while_they_agree_h
     await swarm.round()
 
 
-@pytest.mark.parametrize("way", ["memory", "board"])
+@pytest.mark.parametrize(
+    ("lasting_swarm", "way"),
+    [("open", "memory"), ("open", "board"), ("sealed", "sockets")],
+    indirect=["lasting_swarm"],
+    scope="module",
+)
 async def test_who_misses_the_result_gets_it_from_who_has_it(refilled: ProcessSwarm, way: str) -> None:
     swarm = refilled
     victim = swarm.workers[1]
