@@ -118,15 +118,20 @@ class Nursery:
 
     async def start(self, **options: Any) -> Worker:
         """A new worker whose peer is started with ``options``."""
+        worker = await self.fork()
+        reply = await worker.call("start", **options)
+        assert "error" not in reply, f"{reply}\n{self.log(worker)}"
+        worker.peer, worker.address, worker.link_port = reply["peer"], reply["address"], reply["link_port"]
+        return worker
+
+    async def fork(self) -> Worker:
+        """A new worker whose peer has not been started."""
         number = next(self._numbers)
         ours, theirs = socket.socketpair()
         log = self.logs / f"worker-{number}.log"
         process = await self._server.fork(str(log).encode(), [theirs])
         worker = Worker(process, number, *await asyncio.open_connection(sock=ours, limit=1 << 20))
         self._workers.append(worker)
-        reply = await worker.call("start", **options)
-        assert "error" not in reply, f"{reply}\n{self.log(worker)}"
-        worker.peer, worker.address, worker.link_port = reply["peer"], reply["address"], reply["link_port"]
         return worker
 
     def log(self, worker: Worker) -> str:

@@ -23,6 +23,7 @@ import inputs
 import psutil
 from faults import Fault, Faults
 from lies import lies_about
+from namespaces import enter
 
 from lepton_p2p.collectives.outcome import result_digest
 from lepton_p2p.errors import LeptonError
@@ -89,8 +90,12 @@ class Worker:
         assert self._peer is not None, "the peer was not started"
         return self._peer
 
-    async def do_start(self, *, sealed: bool = False, told_port: int = 0, **options: Any) -> Reply:
-        """sealed: links are, without credentials.  told_port: what tickets name instead of the own data port."""
+    async def do_start(self, *, sealed: bool = False, told_port: int = 0, namespace: str = "", **options: Any) -> Reply:
+        """sealed: links are, without credentials.  told_port: what tickets name instead of the own data port.
+        namespace: of the network in which it lives; no other thread runs yet.
+        """
+        if namespace:
+            enter(namespace)
         peer = Peer(**{"preset": "local", **options})
         peer._options = replace(peer._options, sealed=sealed)
         if told_port:
