@@ -19,6 +19,7 @@ import xxhash
 from lepton_p2p.collectives.buffers import BufferPool
 from lepton_p2p.collectives.operations import Op
 from lepton_p2p.collectives.sources import FlatSource, IdentitySource, Piece, PiecesSource, Source
+from lepton_p2p.rounds.aggregation import Aggregation
 from lepton_p2p.rounds.layout import CHUNK_BYTES, Group, Layout
 from lepton_p2p.steps import Steps, finish
 
@@ -48,13 +49,19 @@ class _Place:
     stop: int
 
 
-def schema_hash(tensors: Sequence[torch.Tensor], op: Op, names: Sequence[str] | None = None) -> int:
+def schema_hash(
+    tensors: Sequence[torch.Tensor],
+    op: Op,
+    names: Sequence[str] | None = None,
+    aggregation: Aggregation | None = None,
+) -> int:
     """XXH3-64 of operation, names, dtypes and shapes: equal on two peers if their inputs fit together."""
     labels = names if names is not None else [""] * len(tensors)
     if len(labels) != len(tensors):
         raise ValueError(f"{len(labels)} names for {len(tensors)} tensors")
     rows = [f"{name!r} {tensor.dtype} {list(tensor.shape)}" for name, tensor in zip(labels, tensors, strict=True)]
-    return xxhash.xxh3_64_intdigest("\n".join([f"1 {op.value}", *rows]).encode())
+    how = op.value if aggregation is None else f"{op.value} {aggregation.schema}"
+    return xxhash.xxh3_64_intdigest("\n".join([f"1 {how}", *rows]).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,7 @@ class Packed:
 
     groups: what lies where in the flat buffer (see ``Layout``), total: its size in bytes.  finite: False if the
     tensors held NaN or Inf (max and min: NaN); the contribution is then the operation's identity, so that it adds
-    nothing.  schema: see :func:`schema_hash`.
+    nothing.  schema: see :func:`schema_hash`.  aggregation: what stands in the place of a mean, None if nothing does.
     """
 
     op: Op
@@ -75,6 +82,7 @@ class Packed:
     _own: Source
     _flat: torch.Tensor | None
     _pool: BufferPool
+    aggregation: Aggregation | None = None
 
     @classmethod
     def pack(
@@ -86,6 +94,7 @@ class Packed:
         weight: float = 1.0,
         names: Sequence[str] | None = None,
         copy: bool = False,
+        aggregation: Aggregation | None = None,
     ) -> Packed:
         """Prepare ``tensors`` (any device, any strides) as input of a round; they are only read.
 
@@ -93,10 +102,13 @@ class Packed:
         must not change until it is decided.  Others, or all with ``copy``, are copied into a buffer of ``pool``
         (CUDA tensors through pinned memory).  ``weight`` (finite, at least 0) multiplies a mean's contribution here,
         the division comes with the result; with weight 0 every operation that reduces gets its identity and the
-        tensors are not looked at.  Raises ``TypeError`` for dtypes that the operation cannot take, ``ValueError``
-        for the weight.
+        tensors are not looked at.  With an ``aggregation`` instead of the mean every weight above 0 is the same, and
+        contributions are what they are.  Raises ``TypeError`` for dtypes that the operation cannot take,
+        ``ValueError`` for the weight, and for an aggregation of anything but a mean.
         """
-        return finish(cls.packing(tensors, op, pool=pool, weight=weight, names=names, copy=copy))
+        return finish(
+            cls.packing(tensors, op, pool=pool, weight=weight, names=names, copy=copy, aggregation=aggregation)
+        )
 
     @classmethod
     def packing(
@@ -108,31 +120,35 @@ class Packed:
         weight: float = 1.0,
         names: Sequence[str] | None = None,
         copy: bool = False,
+        aggregation: Aggregation | None = None,
     ) -> Steps[Packed]:
         """:meth:`pack` step by step; the steps are short if the tensors are read in place (see :func:`in_place`)."""
         if not 0.0 <= weight < math.inf:
             raise ValueError(f"a weight is finite and at least 0, not {weight}")
+        if aggregation is not None and op is not Op.MEAN:
+            raise ValueError(f"{aggregation.rule} takes the place of a mean, there is none in op={op.value!r}")
         places, groups = _plan(tensors, op)
         total = max((group.stop for group in groups), default=0)
-        schema = schema_hash(tensors, op, names)
+        schema = schema_hash(tensors, op, names, aggregation)
         nothing = IdentitySource(op, total)
         if op.reduces and weight == 0.0:
-            return cls(op, total, groups, True, schema, places, nothing, None, pool)
-        factor = weight if op is Op.MEAN else 1.0
+            return cls(op, total, groups, True, schema, places, nothing, None, pool, aggregation)
+        factor = weight if op is Op.MEAN and aggregation is None else 1.0
         if op.reduces and not copy and all(_readable(tensors[place.tensor], place) for place in places):
             values = [tensors[place.tensor].detach().view(-1) for place in places]
             for part in itertools.chain.from_iterable(map(_parts, values)):
                 yield
                 if not _is_sound(part, op, factor):
-                    return cls(op, total, groups, False, schema, places, nothing, None, pool)
+                    return cls(op, total, groups, False, schema, places, nothing, None, pool, aggregation)
             pieces = [Piece(place.start, one.numpy()) for place, one in zip(places, values, strict=True)]
-            return cls(op, total, groups, True, schema, places, PiecesSource(pieces, total, factor), None, pool)
+            own = PiecesSource(pieces, total, factor)
+            return cls(op, total, groups, True, schema, places, own, None, pool, aggregation)
         flat = pool.take(total, pinned=any(tensor.is_cuda for tensor in tensors))
         _copy_in(flat, tensors, places, factor)
         if op.reduces and not all(_is_sound(_typed(flat, group), op, 1.0) for group in groups):
             pool.give(flat)
-            return cls(op, total, groups, False, schema, places, nothing, None, pool)
-        return cls(op, total, groups, True, schema, places, FlatSource(flat.numpy()), flat, pool)
+            return cls(op, total, groups, False, schema, places, nothing, None, pool, aggregation)
+        return cls(op, total, groups, True, schema, places, FlatSource(flat.numpy()), flat, pool, aggregation)
 
     def release(self) -> None:
         """Hand the copy, if there is one, back to the pool: the round is decided, no attempt reads it any more.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import torch
@@ -97,7 +97,18 @@ def layout_for(packed: Packed, root: PeerId | None, members: Sequence[PeerId]) -
 
 def contributors(records: Sequence[Record], op: Op) -> tuple[PeerId, ...]:
     """Whose tensors are in the result: sound ones that weigh something (bytes that are only moved weigh nothing)."""
-    return tuple(r.peer for r in records if not op.reduces or (not r.flags & Flag.NON_FINITE and r.weight > 0))
+    return tuple(record.peer for record in records if not op.reduces or counts(record))
+
+
+def counts(record: Record) -> bool:
+    """Whether its member's tensors are part of what is reduced, as far as it says itself."""
+    return not record.flags & Flag.NON_FINITE and record.weight > 0
+
+
+def refuse(encoded: bytes) -> bytes:
+    """The record of a member whose tensors turned out not to be finite, as if it had said so."""
+    record = Record.decode(encoded)
+    return replace(record, flags=record.flags | Flag.NON_FINITE).encode()
 
 
 def round_result(
@@ -111,12 +122,14 @@ def round_result(
     """Put together what the caller is told of a decided round."""
     records = [Record.decode(record) for record in kept.records]
     spent = pending.spent
+    whose = contributors(records, pending.packed.op)
+    aggregation = pending.packed.aggregation
     return RoundResult(
         epoch=kept.epoch_number,
         round=kept.round,
         attempts=max(1, pending.attempts),
         members=kept.members,
-        contributors=contributors(records, pending.packed.op),
+        contributors=whose,
         refused=tuple(r.peer for r in records if r.flags & Flag.NON_FINITE),
         newcomers=tuple(m.id for m in epoch.members if m.since == kept.round and m.id in kept.members),
         lost=tuple(lost),
@@ -124,6 +137,7 @@ def round_result(
         digest=kept.digest,
         notes=MappingProxyType({r.peer: r.note for r in records}),
         recovered=recovered,
+        trimmed=0 if aggregation is None else aggregation.trimmed(len(whose)),
         bytes_sent=spent.bytes_sent,
         bytes_received=spent.bytes_received,
         seconds_wait=spent.seconds_wait,

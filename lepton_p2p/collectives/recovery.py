@@ -9,9 +9,9 @@ import structlog
 import torch
 
 from lepton_p2p.collectives.attempt import result_digest
+from lepton_p2p.collectives.epoch_links import Connect
 from lepton_p2p.collectives.fetch import Fetcher
 from lepton_p2p.collectives.pending import Kept, Pending, layout_for
-from lepton_p2p.collectives.ring_link import Connect
 from lepton_p2p.errors import IntegrityError, LeptonError
 from lepton_p2p.identity import PeerId, PeerInfo, short
 from lepton_p2p.rounds.effects import Recover

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +17,10 @@ from lepton_p2p.transport.links.link import Link
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where an attempt makes its result, and the link that may still send from there; common: on a board."""
+    """Where an attempt makes its result, and the links that may still send from there; common: on a board."""
 
     memory: torch.Tensor
-    right: Link | None
+    links: Sequence[Link]
     common: bool
 
 
@@ -34,7 +35,7 @@ class Retention:
         """The result of ``round``, if it is the one that is kept."""
         return self._kept if self._kept is not None and self._kept.round == round else None
 
-    def keep(self, kept: Kept, link: Link | None) -> None:
+    def keep(self, kept: Kept, links: Sequence[Link]) -> None:
         """Keep ``kept`` instead of the result before it, which by now everyone has."""
         before, self._kept = self._kept, kept
         if before is not None:
@@ -42,7 +43,7 @@ class Retention:
             if kept.common and not before.common:
                 self._pool.forget(before.buffer.numel())  # while there is a board they are not needed
             else:
-                self.give_back(Workspace(before.buffer, link, before.common))
+                self.give_back(Workspace(before.buffer, links, before.common))
         view = kept.buffer.numpy().data
         self._server.provide(RESULT, kept.round, lambda offset, length: view[offset : offset + length])
 
@@ -53,15 +54,16 @@ class Retention:
             self._kept = None
 
     def give_back(self, workspace: Workspace) -> None:
-        """Reuse its memory, unless others see it, once its link has sent everything that it may still refer to."""
-        link = workspace.right
+        """Reuse its memory, unless others see it, once its links have sent everything that may still refer to it."""
         if workspace.common:
             return
-        if link is None or not link.buffered:
+        busy = [link for link in workspace.links if link.buffered]
+        if not busy:
             self._pool.give(workspace.memory)
         else:
-            self._tasks.spawn(self._give_back_later(workspace.memory, link), "wait for a link to drain")
+            self._tasks.spawn(self._give_back_later(workspace.memory, busy), "wait for links to drain")
 
-    async def _give_back_later(self, buffer: torch.Tensor, link: Link) -> None:
-        await link.drained()
+    async def _give_back_later(self, buffer: torch.Tensor, links: Sequence[Link]) -> None:
+        for link in links:
+            await link.drained()
         self._pool.give(buffer)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from lepton_p2p.collectives.attempt import Attempt, Broken, Outcome
+from lepton_p2p.collectives.attempt import Broken, Outcome
 from lepton_p2p.collectives.boards import Boards
 from lepton_p2p.collectives.buffers import BufferPool
 from lepton_p2p.collectives.counters import RoundCounters
+from lepton_p2p.collectives.epoch_links import Connect, EpochLinks
 from lepton_p2p.collectives.fetch import FetchServer
-from lepton_p2p.collectives.inspection import inspect, own_record
 from lepton_p2p.collectives.packing import Packed
 from lepton_p2p.collectives.pending import (
     Finished,
@@ -20,12 +20,11 @@ from lepton_p2p.collectives.pending import (
     Pending,
     contributors,
     layout_for,
-    root_rank,
     round_result,
 )
 from lepton_p2p.collectives.recovery import Describe, Recovery
 from lepton_p2p.collectives.retention import Retention, Workspace
-from lepton_p2p.collectives.ring_link import Connect, RingLink
+from lepton_p2p.collectives.starting import Running, Starter
 from lepton_p2p.driver import MachineDriver
 from lepton_p2p.errors import Closed, Dropped, RoundRejected, SchemaMismatch
 from lepton_p2p.identity import PeerId, short
@@ -34,7 +33,7 @@ from lepton_p2p.rounds.agreement import Agreement, Event
 from lepton_p2p.rounds.epoch import Epoch
 from lepton_p2p.rounds.inspection import DIFFER
 from lepton_p2p.rounds.messages import RoundMessage
-from lepton_p2p.rounds.patience import Patience, PatienceConfig
+from lepton_p2p.rounds.patience import PatienceConfig
 from lepton_p2p.rounds.records import Record
 from lepton_p2p.rounds.result import Lost
 from lepton_p2p.tasks import OwnedTasks
@@ -71,18 +70,25 @@ class Rounds:
         self._machine = machine
         self._me = machine.me.id
         self._arrivals = arrivals
-        self._patience = patience
-        self._paces: dict[PeerId, Patience] = {}
         self._accuse, self._on_event = accuse, on_event
         self._loop = asyncio.get_running_loop()
         self._tasks = OwnedTasks()
         self._retention = Retention(self.pool, server, self._tasks)
         self._recovery = Recovery(self._me, self._tasks, describe=describe, connect=connect, take=self.pool.take)
-        self._ring = RingLink(self._me, connect, self._link_lost, self._tasks)
-        self._boards = Boards(self._me, self._tasks, lambda: self._ring.link)
+        self._links = EpochLinks(self._me, connect, self._link_lost, self._tasks)
+        self._boards = Boards(self._me, self._tasks, lambda: self._links.right)
+        self._starter = Starter(
+            self._me,
+            links=self._links,
+            arrivals=arrivals,
+            boards=self._boards,
+            pool=self.pool,
+            tasks=self._tasks,
+            patience=patience,
+        )
         arrivals.on_board = self._boards.offered
         self._pending: Pending | None = None
-        self._attempt: Attempt | None = None
+        self._attempt: Running | None = None
         self._workspace: Workspace | None = None
         self._lost: list[Lost] = []
         self._delivered = False
@@ -187,7 +193,7 @@ class Rounds:
         self._stop_attempt()
         self._fail(Closed(reason))
         self._changed.set()
-        self._ring.drop(reason)
+        self._links.drop(reason)
         self._boards.move(None)
         self._arrivals.on_board = None
         self._retention.close()
@@ -200,7 +206,7 @@ class Rounds:
         self._stop_attempt()
 
     def _stop_attempt(self) -> None:
-        self._ring.cancel()
+        self._links.cancel()
         if self._attempt is not None:
             self._attempt.halt()
             self._attempt = None
@@ -215,41 +221,16 @@ class Rounds:
         pending.attempts = run.attempt
         if run.attempt > 1:
             self.counters.retried += 1
-        self._ring.when_ready(lambda right: self._start(run, pending, right))
+        self._starter.when_ready(pending, lambda links: self._start(run, pending, links))
 
-    def _start(self, run: fx.Run, pending: Pending, right: Link | None) -> None:
-        epoch, packed = run.epoch, pending.packed
-        rank = epoch.ids.index(self._me)
-        layout = layout_for(packed, pending.root, epoch.ids)
-        root = root_rank(packed, pending.root, epoch.ids)
-        board = self._boards.memory(run.round, layout.total)
-        work = self.pool.take(layout.total) if board is None else board
-        left = epoch.left_of(self._me)
-        record = own_record(
-            self._me,
+    def _start(self, run: fx.Run, pending: Pending, links: dict[PeerId, Link]) -> None:
+        self._attempt, self._workspace = self._starter.make(
+            run,
             pending,
-            self._machine.progress.digest,
-            shares=self._boards.shares,
-            board=self._boards.newest,
-        )
-        self._workspace = Workspace(work, right, common=board is not None)
-        self._attempt = Attempt(
-            epoch=epoch,
-            round=run.round,
-            me=self._me,
-            layout=layout,
-            reduce_hops=packed.reduce_hops(len(epoch.ids)),
-            op=packed.op,
-            source=packed.source(rank, root=root),
-            work=work,
-            common=board is not None,
-            record=record.encode(),
-            inspect=lambda records: inspect(record, epoch, packed.op, records),
-            right=right,
-            arrivals=self._arrivals,
-            patience=self._paces.setdefault(left, Patience(self._patience)),
+            links,
+            previous=self._machine.progress.digest,
             on_done=lambda outcome: self._done(run, pending, outcome),
-            on_broken=lambda broken: self._broken(epoch, broken),
+            on_broken=lambda broken: self._broken(run.epoch, broken),
             on_hop=lambda hop: self._hop(run.round, hop),
         )
         self._attempt.start()
@@ -278,16 +259,17 @@ class Rounds:
             workspace.memory,
             workspace.common,
         )
-        records = self._keep(kept, pending, workspace.right)
+        records = self._keep(kept, pending, workspace.links)
         count = len(contributors(records, pending.packed.op))
-        self._boards.decided(run.round, records, layout.total)
+        if pending.packed.aggregation is None:
+            self._boards.decided(run.round, records, layout.total)
         self.feed(lambda now: self._machine.completed(now, run.epoch.tag, digest, count))
         self._resolve(kept, pending, run.epoch, recovered=False)
 
-    def _keep(self, kept: Kept, pending: Pending, right: Link | None) -> list[Record]:
+    def _keep(self, kept: Kept, pending: Pending, links: Sequence[Link]) -> list[Record]:
         """Keep the result; returns what its members said."""
         pending.packed.release()
-        self._retention.keep(kept, right)
+        self._retention.keep(kept, links)
         return [Record.decode(record) for record in kept.records]
 
     def _resolve(self, kept: Kept, pending: Pending, epoch: Epoch, *, recovered: bool) -> None:
@@ -324,7 +306,7 @@ class Rounds:
             reason = f"no holder could give the result of round {effect.round}"
             self.feed(lambda now: self._machine.broken(now, effect.epoch.tag, reason, None))
             return
-        count = len(contributors(self._keep(kept, pending, None), pending.packed.op))
+        count = len(contributors(self._keep(kept, pending, ()), pending.packed.op))
         self.feed(lambda now: self._machine.recovered(now, effect.round, effect.digest, count))
         self._resolve(kept, pending, effect.epoch, recovered=True)
 
@@ -339,14 +321,14 @@ class Rounds:
                 self._lost += [Lost(peer, reason) for peer, reason in decision.lost]
                 self._arrivals.advance(epoch.number, epoch.tag)
                 self._arrivals.keep_only(epoch.ids)
-                self._ring.move(epoch)
+                self._links.move(epoch)
                 self._boards.move(epoch)
-                self._paces = {peer: pace for peer, pace in self._paces.items() if peer in epoch.ids}
+                self._starter.move(epoch)
                 self._changed.set()
             case fx.DroppedOut(reason=reason):
                 if self._machine.epoch is None:
                     # The members must notice at once; if they took this peer along as a newcomer the ring stays.
-                    self._ring.drop(reason)
+                    self._links.drop(reason)
                     self._boards.move(None)
                     self._arrivals.leave()
                 self._lost.clear()

@@ -75,6 +75,10 @@ class Workbench:
         """``chunk`` is final and has this checksum."""
         self._checksums[chunk.segment][chunk.index] = digest
 
+    def noted(self, chunk: Chunk) -> int:
+        """The checksum that was noted of ``chunk``."""
+        return self._checksums[chunk.segment][chunk.index]
+
     def told(self, segment: int, first: int, last: int) -> int:
         """The checksum of the checksums of chunks ``first`` to ``last``: what is told of chunks that do not travel."""
         digests = self._checksums[segment][first : last + 1]

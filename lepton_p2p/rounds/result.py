@@ -24,7 +24,9 @@ class RoundResult:
     the ring ran (1: nothing went wrong).  members: all of the deciding attempt, in ring order.  contributors:
     those whose tensors are in the result (finite, weight above 0).  refused: members whose tensors held NaN
     or Inf and counted with weight 0.  newcomers: members for which this was the first round.  lost: who was
-    left behind during the round.  total_weight: sum of the contributors' weights.  digest: 64-bit hash of the
+    left behind during the round.  total_weight: sum of the contributors' weights.  trimmed: with an aggregation that
+    trims, how many of the smallest and of the largest values of every element were left out; less than was asked for
+    if there were too few contributors (see ``Aggregation``).  digest: 64-bit hash of the
     result's bytes, equal on all members.  notes: each member's note (see ``records``).
     bytes_sent, bytes_received: payload bytes of this peer's links, all attempts; 0 if all members worked in one
     memory.  seconds_wait: until the first byte came from the left neighbour; seconds_wire: from there to the result;
@@ -43,6 +45,7 @@ class RoundResult:
     digest: int
     notes: MappingProxyType[PeerId, bytes] = field(default_factory=lambda: MappingProxyType({}))
     recovered: bool = False
+    trimmed: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
     seconds_wait: float = 0.0

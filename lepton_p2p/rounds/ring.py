@@ -19,14 +19,24 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from lepton_p2p.rounds.inspection import DIFFER
 from lepton_p2p.rounds.layout import Chunk, Layout
 from lepton_p2p.rounds.records import MAX_RECORD
 
 _LENGTH = struct.Struct("!H")
+_LEGS = (2, 3)
+"""Those of a butterfly (``butterfly.Leg``), in the place of a phase."""
 
 
 class ProtocolViolation(ValueError):
     """The left neighbour sent what it cannot have to send, in one line; the attempt breaks."""
+
+
+class WrongWay(ValueError):
+    """A chunk of a member that aggregates in another way, on a ring (this file) or not (``butterfly.py``)."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{DIFFER}: {what}")
 
 
 class Phase(IntEnum):
@@ -172,13 +182,15 @@ class RingProgress:
         return [Outgoing(chunk, phase, extra if chunk.index == 0 else b"") for chunk in own]
 
     def announced(self, phase: int, segment: int, index: int, nbytes: int | None, extra: bytes) -> Step:
-        """Check a header and take in its records; :class:`ProtocolViolation` if it cannot be.
+        """Check a header and take in its records; :class:`ProtocolViolation` if it cannot be, or :class:`WrongWay`.
 
         ``nbytes``: size of the payload; None if it does not travel.  Records are taken in before the sizes are
         compared, so that a caller can tell from them that the inputs differ in shape (:attr:`records` is updated even
         if this raises for the size).
         """
         if phase not in (Phase.REDUCE, Phase.GATHER) or segment >= self.world:
+            if phase in _LEGS:
+                raise WrongWay("a contribution came where partial sums are passed on")
             raise ProtocolViolation(f"a chunk of segment {segment} in phase {phase} in a ring of {self.world}")
         lane = self._gathering[segment] if phase else self._reducing[segment]
         if lane is None:

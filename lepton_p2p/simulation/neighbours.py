@@ -1,6 +1,6 @@
 """A process's two places on the ring: the stream to its right neighbour, and what comes from its left one.
 
-What ``collectives.ring_link.RingLink`` and ``transport.links.arrivals.Arrivals`` are on sockets.
+What ``collectives.epoch_links.EpochLinks`` and ``transport.links.arrivals.Arrivals`` are on sockets.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Setting:
     def keep(self, round: int, *, common: bool = False) -> torch.Tensor:
         buffer = torch.full((SIZE,), round, dtype=torch.uint8) if common else self.pool.take(SIZE)
         layout = Layout.even([Group("uint8", 1, 0, SIZE)], 2)
-        self.retention.keep(Kept(round, 1, 7, (), (), 1, 1, layout, buffer, common), None)
+        self.retention.keep(Kept(round, 1, 7, (), (), 1, 1, layout, buffer, common), ())
         return buffer
 
     def idle(self) -> set[int]:

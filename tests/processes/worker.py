@@ -203,7 +203,7 @@ class Worker:
         """What a failed test prints: where this peer stands in its round."""
         assert self._running._node is not None
         rounds = self._running._node.rounds
-        machine, attempt, ring = rounds._machine, rounds._attempt, rounds._ring
+        machine, attempt, ring = rounds._machine, rounds._attempt, rounds._links
         progress = {name: str(value) for name, value in vars(machine.progress).items()}
         return {
             "epoch": str(machine.epoch),

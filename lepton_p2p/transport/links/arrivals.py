@@ -1,9 +1,9 @@
-"""Chunks from left neighbours: to the attempt that waits for them, or held back, or thrown away."""
+"""Chunks from other members: to the attempt that waits for them, or held back, or thrown away."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,25 +37,24 @@ class ChunkSink(Protocol):
         """The chunk is complete and its checksum is wrong."""
 
     def lost(self, reason: str) -> None:
-        """The left neighbour's link is gone."""
+        """The sender's link is gone."""
 
     def overtaken(self, epoch: int, round: int) -> None:
-        """The left neighbour sends for a later epoch or round: it will send nothing more for this one."""
+        """The sender sends for a later epoch or round: it will send nothing more for this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
     round: int
-    left: PeerId
-    sink: ChunkSink
+    sinks: Mapping[PeerId, ChunkSink]
 
 
 class Arrivals:
     """Routes the chunks of all accepted ring links of one peer.
 
-    A frame of the expected round (see ``rounds.position``) from the expected left
-    neighbour goes to the sink; one from further on holds its link (no reading, no spinning) until :meth:`expect` or
-    :meth:`advance` gets there; one from behind is read and thrown away.  A neighbour whose link broke in this epoch is
+    A frame of the expected round (see ``rounds.position``) from an expected sender (the left neighbour on a ring)
+    goes to its sink; one from further on holds its link (no reading, no spinning) until :meth:`expect` or
+    :meth:`advance` gets there; one from behind is read and thrown away.  A sender whose link broke in this epoch is
     reported lost to the sink at once, also if that happened between rounds: links are not reopened within an epoch.
     One that sends without end what is only thrown away loses its link.
     ``on_lost(peer, reason)`` hears of every ring link that is lost.
@@ -111,18 +110,23 @@ class Arrivals:
         self.keep_only(())
 
     def expect(self, epoch: Epoch, round: int, left: PeerId, sink: ChunkSink) -> None:
-        """Give the chunks of ``round`` in ``epoch`` from ``left`` to ``sink`` until :meth:`forget`.
+        """Give the chunks of ``round`` in ``epoch`` from ``left``, and nobody else, to ``sink`` until :meth:`forget`.
 
         Frames that were held for it may arrive at the sink before this returns.
         """
+        self.expect_all(epoch, round, {left: sink})
+
+    def expect_all(self, epoch: Epoch, round: int, sinks: Mapping[PeerId, ChunkSink]) -> None:
+        """:meth:`expect` from several senders, each with a sink of its own."""
         self._drop_expected()
         if self._position.enter(epoch.number, epoch.tag):
             self._lost.clear()
         self._position.expect(round)
-        self._expected = expected = _Expected(round, left, sink)
-        reason = self._lost.get(left)
-        if reason is not None:
-            asyncio.get_running_loop().call_soon(self._tell_lost, expected, reason)
+        self._expected = expected = _Expected(round, sinks)
+        for remote, sink in sinks.items():
+            reason = self._lost.get(remote)
+            if reason is not None:
+                asyncio.get_running_loop().call_soon(self._tell_lost, expected, sink, reason)
         self._resume()
 
     def forget(self) -> None:
@@ -133,8 +137,8 @@ class Arrivals:
     def _drop_expected(self) -> None:
         expected, self._expected = self._expected, None
         self._position.forget()
-        if expected is not None:
-            link = self._links.get(expected.left)
+        for remote in expected.sinks if expected is not None else ():
+            link = self._links.get(remote)
             if link is not None:
                 link.protocol.divert()
 
@@ -142,9 +146,9 @@ class Arrivals:
         for link in tuple(self._links.values()):
             link.protocol.resume()
 
-    def _tell_lost(self, expected: _Expected, reason: str) -> None:
+    def _tell_lost(self, expected: _Expected, sink: ChunkSink, reason: str) -> None:
         if self._expected is expected:
-            expected.sink.lost(reason)
+            sink.lost(reason)
 
     def _link_lost(self, link: Link, remote: PeerId, reason: str) -> None:
         if self._links.get(remote) is not link:
@@ -152,8 +156,8 @@ class Arrivals:
         del self._links[remote]
         self._lost[remote] = reason
         expected = self._expected
-        if expected is not None and expected.left == remote:
-            expected.sink.lost(reason)
+        if expected is not None and remote in expected.sinks:
+            expected.sinks[remote].lost(reason)
         if self._on_lost is not None:
             self._on_lost(remote, reason)
 
@@ -169,27 +173,29 @@ class Arrivals:
         if relation is Relation.PAST:
             return Verdict.DRAIN
         if relation is Relation.LATER or expected is None:
-            if expected is not None and expected.left == remote:
-                asyncio.get_running_loop().call_soon(self._tell_overtaken, expected, header)
+            if expected is not None and remote in expected.sinks:
+                asyncio.get_running_loop().call_soon(self._tell_overtaken, expected, remote, header)
             if expected is None and self.on_early is not None:
                 self.on_early()
             return Verdict.HOLD
-        if expected.left != remote:
+        sink = expected.sinks.get(remote)
+        if sink is None:
             _log.warning("a peer that is not the left neighbour sent a chunk; closed its link", peer=short(remote))
             link.abort("it sent a chunk but is not the left neighbour")
             return Verdict.DRAIN
-        target = expected.sink.admit(header, extra)
+        target = sink.admit(header, extra)
         # The sink may have given up on seeing this very frame: then nothing may be written to its memory.
         return Verdict.DRAIN if target is None or self._expected is not expected else target
 
-    def _tell_overtaken(self, expected: _Expected, header: Header) -> None:
+    def _tell_overtaken(self, expected: _Expected, remote: PeerId, header: Header) -> None:
         if self._expected is expected:
-            expected.sink.overtaken(header.epoch, header.round)
+            expected.sinks[remote].overtaken(header.epoch, header.round)
 
-    def _finished(self, header: Header, *, intact: bool) -> None:
+    def _finished(self, remote: PeerId, header: Header, *, intact: bool) -> None:
         expected = self._expected
         if expected is not None:
-            (expected.sink.received if intact else expected.sink.corrupt)(header)
+            sink = expected.sinks[remote]
+            (sink.received if intact else sink.corrupt)(header)
 
 
 class _Inbound:
@@ -210,7 +216,7 @@ class _Inbound:
         return verdict
 
     def received(self, header: Header) -> None:
-        self._arrivals._finished(header, intact=True)
+        self._arrivals._finished(self._remote, header, intact=True)
 
     def corrupt(self, header: Header) -> None:
-        self._arrivals._finished(header, intact=False)
+        self._arrivals._finished(self._remote, header, intact=False)
