@@ -128,9 +128,12 @@ def _factors(lengths: Tensor, bound: float) -> Tensor:
 def _mean_step(parts: Parts, centre: Sequence[Tensor], factors: Tensor) -> list[Tensor]:
     """For each part [elements], float64: the mean over the members of factor times difference from ``centre``."""
     steps = []
+    # What counts for nothing may be too far away for its difference to be a number.
+    near = factors > 0
+    shares = factors[near] / len(factors)
     for part, point in zip(parts, centre, strict=True):
         step = torch.empty_like(point)
         for block in _blocks(part.shape[1]):
-            step[block] = factors @ (part[:, block].double() - point[block]) / len(part)
+            step[block] = shares @ (part[:, block][near].double() - point[block])
         steps.append(step)
     return steps
