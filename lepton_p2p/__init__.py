@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from lepton_p2p.jobs import Job, load_job, parse_job
     from lepton_p2p.models import Built
     from lepton_p2p.peer import Gathered, Peer
+    from lepton_p2p.rounds.aggregation import Aggregation
     from lepton_p2p.rounds.result import Lost, RoundResult
     from lepton_p2p.transport.values import MemberStatus as Member
     from lepton_p2p.transport.values import StatusReport, SwarmEvent
 
 __all__ = [
     "AddressError",
+    "Aggregation",
     "Built",
     "Client",
     "Closed",
@@ -86,6 +88,7 @@ __all__ = [
 
 _HOME = {
     "AddressError": ("errors", "AddressError"),
+    "Aggregation": ("rounds.aggregation", "Aggregation"),
     "Built": ("models", "Built"),
     "Client": ("client", "Client"),
     "Closed": ("errors", "Closed"),

@@ -24,6 +24,7 @@ from lepton_p2p.jobs import Job
 from lepton_p2p.membership import SwimConfig
 from lepton_p2p.membership.messages import Status
 from lepton_p2p.presets import Preset, timings, usual_preset
+from lepton_p2p.rounds.aggregation import Aggregation
 from lepton_p2p.rounds.config import AgreementConfig
 from lepton_p2p.rounds.patience import PatienceConfig
 from lepton_p2p.rounds.result import RoundResult
@@ -38,6 +39,7 @@ from lepton_p2p.transport.values import MemberStatus, StatusReport, SwarmEvent
 
 T = TypeVar("T")
 ReduceOp = Literal["mean", "sum", "max", "min"]
+RuleName = Literal["mean", "clip", "trimmed_mean", "median", "centered_clip"]
 _INLINE_BYTES = 1 << 20
 """Up to this size copying takes less than a millisecond and is done on the loop, above it in a thread."""
 _LEAVE_SECONDS = 1.5
@@ -236,7 +238,12 @@ class Peer:
     # -- collectives -------------------------------------------------------------------------------
 
     async def all_reduce(
-        self, tensors: Tensor | Sequence[Tensor], *, op: ReduceOp = "mean", weight: float = 1.0
+        self,
+        tensors: Tensor | Sequence[Tensor],
+        *,
+        op: ReduceOp = "mean",
+        weight: float = 1.0,
+        aggregation: Aggregation | RuleName = "mean",
     ) -> RoundResult:
         """Reduce ``tensors`` over all members, in place; all survivors end with the same bytes, or nobody changes.
 
@@ -244,6 +251,10 @@ class Peer:
         sum(weight)`` of float tensors; sum, max, min also of integers.  float16 and bfloat16 are accumulated in
         float32.  A member whose tensors hold NaN or Inf counts with weight 0, is named in ``RoundResult.refused``,
         and gets the same result; if that is everyone, the result of a mean is 0.
+
+        aggregation: what stands in the place of the mean, so that a few members that send wrong numbers do not decide
+        it; a rule's name, or an ``Aggregation`` with its options, the same on all members.  Every weight above 0 then
+        counts the same.  See docs/robust-aggregation.md.
 
         The tensors must not be changed until this returns.  Raises :class:`Dropped`, :class:`RoundRejected`,
         :class:`Closed`; ``TypeError`` for dtypes that the operation cannot take.  Cancelling changes nothing here; the
@@ -253,7 +264,7 @@ class Peer:
             raise ValueError(f"op is mean, sum, max or min, not {op!r}")
         tensors = _writable(tensors)
         with self._one_at_a_time():
-            packed = await self._pack(tensors, Op(op), weight)
+            packed = await self._pack(tensors, Op(op), weight, Aggregation.of(aggregation))
             finished = await self._round(packed, weight=weight)
             await _work(tensors, Op(op), packed.unpacking(finished.kept.buffer, tensors))
         return finished.result
@@ -302,9 +313,12 @@ class Peer:
         finally:
             self._under_way = False
 
-    async def _pack(self, tensors: Sequence[Tensor], op: Op, weight: float) -> Packed:
+    async def _pack(
+        self, tensors: Sequence[Tensor], op: Op, weight: float, aggregation: Aggregation | None = None
+    ) -> Packed:
         pool = self._running.rounds.pool
-        return await _work(tensors, op, Packed.packing(tensors, op, weight=weight, pool=pool))
+        packing = Packed.packing(tensors, op, weight=weight, pool=pool, aggregation=aggregation)
+        return await _work(tensors, op, packing)
 
     async def _round(self, packed: Packed, *, weight: float = 1.0, root: PeerId | None = None) -> Finished:
         self.enter()

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from lepton_p2p.config import PeerSettings
 from lepton_p2p.errors import Closed, ConfigError, Dropped, LeptonError, RoundRejected, SchemaMismatch
 from lepton_p2p.identity import PeerId
-from lepton_p2p.peer import Gathered, Peer, ReduceOp
+from lepton_p2p.peer import Gathered, Peer, ReduceOp, RuleName
+from lepton_p2p.rounds.aggregation import Aggregation
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.runtime.loop_thread import LoopThread
 from lepton_p2p.runtime.program_rounds import ProgramRounds, RoundHistory
@@ -101,10 +102,16 @@ class Swarm:
     # -- collectives -------------------------------------------------------------------------------
 
     def all_reduce(
-        self, tensors: Tensor | Sequence[Tensor], *, op: ReduceOp = "mean", weight: float = 1.0
+        self,
+        tensors: Tensor | Sequence[Tensor],
+        *,
+        op: ReduceOp = "mean",
+        weight: float = 1.0,
+        aggregation: Aggregation | RuleName = "mean",
     ) -> RoundResult:
         """Reduce ``tensors`` over all members, in place; see :meth:`Peer.all_reduce`."""
-        return self._round(self._peer.all_reduce(tensors, op=op, weight=weight), lambda result: result)
+        work = self._peer.all_reduce(tensors, op=op, weight=weight, aggregation=aggregation)
+        return self._round(work, lambda result: result)
 
     def broadcast(self, tensors: Tensor | Sequence[Tensor], *, root: PeerId) -> RoundResult:
         """Copy the tensors of ``root`` into those of all members, bit by bit; see :meth:`Peer.broadcast`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
@@ -79,3 +79,8 @@ class StrategySpec(Component):
     """``[strategy]`` or ``strategy = "gossip"``"""
 
     registry = STRATEGIES
+
+    @model_validator(mode="after")
+    def _options_fit_together(self) -> Self:
+        self.registry.make(self.name, self.options)
+        return self

@@ -14,6 +14,7 @@ from lepton_p2p.collectives.operations import Op
 from lepton_p2p.collectives.packing import Packed
 from lepton_p2p.errors import Closed
 from lepton_p2p.identity import PeerId
+from lepton_p2p.rounds.aggregation import Aggregation
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.runtime.node import Node
 from lepton_p2p.runtime.state_fetch import fetch_snapshot
@@ -99,10 +100,11 @@ class BridgedCollective:
         weight: float = 1.0,
         note: bytes = b"",
         state_digest: int = 0,
+        aggregation: Aggregation | None = None,
     ) -> RoundResult:
         """See ``training.Collective``."""
         rounds = self._node.rounds
-        packed = Packed.pack(tensors, Op(op), weight=weight, pool=rounds.pool)
+        packed = Packed.pack(tensors, Op(op), weight=weight, pool=rounds.pool, aggregation=aggregation)
         finished = self._bridge.call(rounds.run(packed, weight=weight, note=note, state=state_digest))
         packed.unpack(finished.kept.buffer, tensors)
         return finished.result

@@ -12,6 +12,7 @@ from lepton_p2p.collectives.packing import Packed
 from lepton_p2p.collectives.pending import Finished
 from lepton_p2p.errors import Dropped, RoundRejected, SchemaMismatch, WaitTimeout
 from lepton_p2p.identity import PeerId
+from lepton_p2p.rounds.aggregation import Aggregation
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.runtime.loop_thread import LoopThread
 from lepton_p2p.runtime.node import Node
@@ -78,9 +79,11 @@ class ProgramRounds:
         weight: float = 1.0,
         note: bytes = b"",
         state_digest: int = 0,
+        aggregation: Aggregation | None = None,
     ) -> RoundResult:
         """See ``training.Collective``."""
-        packed = Packed.pack(tensors, Op(op), weight=weight, pool=self._node.rounds.pool)
+        pool = self._node.rounds.pool
+        packed = Packed.pack(tensors, Op(op), weight=weight, pool=pool, aggregation=aggregation)
         call = _Round(self._node, packed, weight, note, state_digest)
         try:
             if not self._gathered:

@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from lepton_p2p.identity import PeerId
+from lepton_p2p.rounds.aggregation import Aggregation
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training.snapshots import Snapshot
 from lepton_p2p.training.state import Schema
@@ -43,12 +44,14 @@ class Collective(Protocol):
         weight: float = 1.0,
         note: bytes = b"",
         state_digest: int = 0,
+        aggregation: Aggregation | None = None,
     ) -> RoundResult:
         """One round, in place; blocks until it is decided.  ``tensors`` change only if it returns.
 
         op: "mean" is sum(weight * x) / sum(weight) over the contributors; without any, what the tensors hold is
-        undefined.  Raises ``RoundRejected`` and ``SchemaMismatch`` (nobody's tensors changed), ``Dropped`` (the swarm
-        went on without this peer; the next call waits until it is taken in again), ``Closed``, ``Withdrawn``.
+        undefined.  aggregation: what stands in the place of the mean.  Raises ``RoundRejected`` and ``SchemaMismatch``
+        (nobody's tensors changed), ``Dropped`` (the swarm went on without this peer; the next call waits until it is
+        taken in again), ``Closed``, ``Withdrawn``.
         """
 
 

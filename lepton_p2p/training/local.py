@@ -10,15 +10,17 @@ import torch
 import xxhash
 from torch import Tensor
 
+from lepton_p2p.collectives.aggregators import aggregate
 from lepton_p2p.errors import StateLost
 from lepton_p2p.identity import PeerId
+from lepton_p2p.rounds.aggregation import Aggregation
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training.snapshots import Snapshot
 from lepton_p2p.training.state import Schema, raw
 
 
 class LocalCollective:
-    """Rounds with one member: the mean is the input, unless it is not finite."""
+    """Rounds with one member: the mean is the input, unless it is not finite; so are most things in its place."""
 
     def __init__(self, me: PeerId | None = None) -> None:
         self.me = me or PeerId("0" * 32)
@@ -38,10 +40,15 @@ class LocalCollective:
         weight: float = 1.0,
         note: bytes = b"",
         state_digest: int = 0,
+        aggregation: Aggregation | None = None,
     ) -> RoundResult:
         self._round += 1
         finite = all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
         contributes = finite and weight > 0
+        if contributes and aggregation is not None:
+            parts = [tensor.detach().reshape(1, -1) for tensor in tensors]
+            for tensor, made in zip(tensors, aggregate(parts, aggregation), strict=True):
+                tensor.copy_(made.view(tensor.shape))
         digest = xxhash.xxh3_64()
         for tensor in tensors:
             digest.update(raw(tensor).numpy().data)

@@ -13,6 +13,7 @@ from lepton_p2p.identity import short
 from lepton_p2p.replication.footing import Deed, Footing, Turn, founders_of
 from lepton_p2p.replication.ranges import Range
 from lepton_p2p.replication.vigil import Vigil
+from lepton_p2p.rounds.aggregation import Aggregation
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training.catch_up import CatchUp
 from lepton_p2p.training.collective import Collective, StateSource, Withdrawn
@@ -32,7 +33,8 @@ class Lockstep:
     """Does to the replica what its ``Footing`` says.
 
     ``seen``: how many rounds the swarm has done, if this peer took part in all of them; only asked while it is fresh.
-    ``quorum``: how many members must hold the state before the training starts.
+    ``quorum``: how many members must hold the state before the training starts.  ``aggregation``: what stands in the
+    place of the mean.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Lockstep:
         store: SnapshotStore,
         seen: Callable[[], int | None],
         quorum: int = 1,
+        aggregation: Aggregation | None = None,
     ) -> None:
+        self._aggregation = aggregation
         self._footing = Footing(quorum)
         self._replica = replica
         self._collective, self._source, self._store = collective, state_source, store
@@ -109,6 +113,7 @@ class Lockstep:
                 weight=weight if self.established else 0.0,
                 note=note.encode(),
                 state_digest=self._replica.digest() if self.established else 0,
+                aggregation=self._aggregation,
             )
         except Dropped as dropped:
             log.warning("dropped by the swarm; entering again", reason=str(dropped))

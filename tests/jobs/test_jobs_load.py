@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from lepton_p2p.errors import JobError, JobMismatch
 from lepton_p2p.jobs import Job, check_file, load_job, parse_job
+from lepton_p2p.jobs.strategy_options import STRATEGIES, AllReduceOptions
 from lepton_p2p.models import build
+from lepton_p2p.rounds.aggregation import Aggregation
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "peers").glob("*.toml"))
 
@@ -31,6 +33,11 @@ lr = 0.1
 [schedule]
 steps = 10
 """
+
+
+def robust(rule: str, *more: str) -> str:
+    """The synchronous strategy with something in the place of the mean."""
+    return "{ " + ", ".join(["name = 'all_reduce'", f"aggregation = '{rule}'", *more]) + " }"
 
 
 def error_of(text: str) -> str:
@@ -63,6 +70,30 @@ def test_every_setting_changes_the_digest() -> None:
     assert len(digests) == 3
 
 
+def test_how_gradients_are_aggregated_is_part_of_the_job() -> None:
+    jobs = [
+        parse_job(GOOD.replace('"gossip"', text))
+        for text in (
+            '"all_reduce"',
+            robust("median"),
+            robust("trimmed_mean"),
+            robust("trimmed_mean", "trim = 2"),
+            robust("clip", "norm = 2"),
+            robust("centered_clip", "radius = 0.5", "iterations = 5"),
+        )
+    ]
+    assert len({job.digest for job in jobs}) == len(jobs), "peers with another aggregation are refused"
+    made = [STRATEGIES.make(job.strategy.name, parse_job(job.to_json()).strategy.options) for job in jobs]
+    assert [one.aggregation for one in made if isinstance(one, AllReduceOptions)] == [
+        None,
+        Aggregation("median"),
+        Aggregation("trimmed_mean"),
+        Aggregation("trimmed_mean", trim=2),
+        Aggregation("clip", norm=2.0),
+        Aggregation("centered_clip", radius=0.5, iterations=5),
+    ]
+
+
 def test_a_bare_strategy_name_is_short_for_a_table() -> None:
     table = GOOD.replace('strategy = "gossip"', 'strategy = { name = "gossip" }')
     assert parse_job(table) == parse_job(GOOD)
@@ -87,6 +118,16 @@ def test_a_bare_strategy_name_is_short_for_a_table() -> None:
         ('"mse"', '"msee"', "loss: unknown loss 'msee'; did you mean 'mse'?"),
         ('"gossip"', '"gosip"', "strategy.name: unknown strategy 'gosip'; did you mean 'gossip'?"),
         ('"gossip"', "7", "strategy: expected a table or a name, got 7"),
+        (
+            '"gossip"',
+            "{ name = 'all_reduce', trim = 1 }",
+            "strategy: trim is an option of a robust aggregation",
+        ),
+        ('"gossip"', robust("krum"), "strategy.aggregation: expected 'mean', 'clip', 'trimmed_mean', 'median' or"),
+        ('"gossip"', robust("median", "trim = 1"), "strategy: trim is an option of trimmed_mean, not of median"),
+        ('"gossip"', robust("trimmed_mean", "trim = 0"), "strategy.trim: expected greater than or equal to 1, got int"),
+        ('"gossip"', robust("clip", "norm = 0.0"), "strategy.norm: expected greater than 0, got float 0.0"),
+        ('"gossip"', "{ name = 'gossip', aggregation = 'median' }", "strategy.aggregation: unknown key"),
         ("steps = 10", "stepz = 10", "schedule.stepz: unknown key; did you mean 'steps'?"),
         ("steps = 10", "", "schedule: give passes or steps, otherwise the training never ends"),
         ("steps = 10", "steps = 10\nlr = 'cosin'", "schedule.lr: expected 'constant' or 'cosine', got str 'cosin'"),

@@ -19,6 +19,7 @@ from lepton_p2p.errors import Closed, Dropped, RoundRejected, StateLost
 from lepton_p2p.identity import PeerId
 from lepton_p2p.jobs import Job
 from lepton_p2p.models import Built
+from lepton_p2p.rounds.aggregation import Aggregation
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training.assembler import Assembler
 from lepton_p2p.training.checkpoints import Upkeep
@@ -65,6 +66,8 @@ class FakeSwarm:
         self.fetch_fails = False
         self.begins: dict[PeerId, list[int]] = {}
         self.reject: set[int] = set()
+        self.aggregations: list[Aggregation | None] = []
+        """What members asked for in their rounds; the reduction here is a mean all the same."""
         self._members: list[PeerId] = []
         self._since: dict[PeerId, int] = {}
         self._waiting: list[PeerId] = []
@@ -266,8 +269,10 @@ class FakeCollective:
         weight: float = 1.0,
         note: bytes = b"",
         state_digest: int = 0,
+        aggregation: Aggregation | None = None,
     ) -> RoundResult:
         assert op == "mean"
+        self._swarm.aggregations.append(aggregation)
         given = Input([tensor.clone() for tensor in tensors], weight, note, state_digest)
         return self._swarm.all_reduce(self.me, given, tensors)
 

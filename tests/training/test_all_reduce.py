@@ -26,7 +26,9 @@ from lepton_p2p.errors import Closed, StateLost
 from lepton_p2p.jobs import load_job
 from lepton_p2p.models import build
 from lepton_p2p.replication import vigil
+from lepton_p2p.rounds.aggregation import Aggregation
 from lepton_p2p.training import params_digest, train_alone
+from lepton_p2p.training.local import LocalCollective
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
@@ -45,6 +47,26 @@ def test_any_number_of_peers_equals_one_process_on_the_summed_batch(optimizer: s
         torch.testing.assert_close(theirs, own, rtol=2e-4, atol=2e-5)
     assert finals[0].metrics["accuracy"] == pytest.approx(alone.metrics["accuracy"], abs=0.051)
     assert finals[0].loss == pytest.approx(alone.loss, rel=0.02)
+
+
+def test_every_round_asks_for_the_aggregation_of_the_job() -> None:
+    table = {"name": "all_reduce", "aggregation": "trimmed_mean", "trim": 2}
+    swarm = FakeSwarm()
+    for peer in start(swarm, 2, job(strategy=table)):
+        peer.result()
+    assert set(swarm.aggregations) == {Aggregation("trimmed_mean", trim=2)}
+
+
+@pytest.mark.parametrize("rule", ["clip", "trimmed_mean", "median", "centered_clip"])
+def test_of_one_contribution_a_robust_aggregation_is_that_one_unless_it_is_clipped(rule: str) -> None:
+    given = [torch.tensor([[3.0], [4.0]]), torch.tensor([7.0], dtype=torch.float64)]
+    before = [tensor.clone() for tensor in given]
+    alone = LocalCollective()
+    alone.all_reduce(given, aggregation=Aggregation(rule))
+    for tensor, was in zip(given, before, strict=True):
+        assert torch.equal(tensor, was)
+    alone.all_reduce(given[:1], aggregation=Aggregation("clip", norm=1.0))
+    torch.testing.assert_close(given[0], torch.tensor([[0.6], [0.8]]))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from lepton_p2p.jobs.strategy_options import STRATEGIES, AllReduceOptions
 from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.replication.notes import Note
 from lepton_p2p.replication.ranges import Range, size_of
@@ -18,9 +19,15 @@ from lepton_p2p.training.strategies.base import Context, Report, Strategy, strat
 
 @strategy("all_reduce")
 class AllReduce(Strategy):
-    """Gradients are averaged with the number of samples as weight: equal to one process on the summed batch."""
+    """Gradients are averaged with the number of samples as weight: equal to one process on the summed batch.
+
+    With a robust aggregation every peer's gradient, the mean over its own batch, counts once.
+    """
 
     def __init__(self, context: Context) -> None:
+        spec = context.job.strategy
+        options = STRATEGIES.make(spec.name, spec.options)
+        assert isinstance(options, AllReduceOptions)
         self._context = context
         self._replica = JobReplica(context.job, context.built)
         self._round = 0
@@ -32,6 +39,7 @@ class AllReduce(Strategy):
             # All rounds before the job's first, and those of its own that had no result.
             seen=lambda: context.first_round - 1 + self._lockstep.rejections,
             quorum=context.quorum,
+            aggregation=options.aggregation,
         )
 
     @property
