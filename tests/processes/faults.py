@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lepton_p2p.collectives.courier import Courier
 from lepton_p2p.collectives.operations import Array, Op
 from lepton_p2p.collectives.sources import PiecesSource
+from lepton_p2p.rounds.butterfly import Leg, Parcel
 from lepton_p2p.rounds.messages import RoundMessage
 from lepton_p2p.runtime.node import Node
 
@@ -24,6 +26,7 @@ class Fault:
     ``done`` (the result is complete, nobody was told), ``decided`` (the caller was told), ``message`` (``delivered``
     messages of the kind ``message`` have been delivered; no further one is).  ``infect``: not a signal, but one
     infinite number in the next partial sum.
+    ``withhold``: not a signal, but in the next butterfly the own result does not go to ``peer``.
     token: a file that is created when the fault strikes; if it exists already, it does not: of several peers that are
     armed with the same token the first one is hit.
     """
@@ -34,6 +37,7 @@ class Fault:
     message: str = ""
     delivered: int = 0
     token: str = ""
+    peer: str = ""
 
 
 class Faults:
@@ -50,6 +54,7 @@ class Faults:
         self._deliver = node.channels.deliver_round
         node.channels.deliver_round = self._hooked_deliver  # type: ignore[method-assign]
         self._infect_partial_sums()
+        self._withhold_results()
 
     def arm(self, fault: Fault) -> None:
         self._armed, self._delivered, self._turn = fault, 0, asyncio.Lock()
@@ -107,3 +112,14 @@ class Faults:
                 out[0] = np.inf
 
         PiecesSource.fold = infected  # type: ignore[method-assign]
+
+    def _withhold_results(self) -> None:
+        original = Courier.put
+
+        def put(courier: Courier, parcels: Iterable[Parcel]) -> None:
+            fault, kept = self._armed, list(parcels)
+            if fault is not None and fault.at == "withhold" and courier._link.remote == fault.peer:
+                kept = [parcel for parcel in kept if parcel.leg is not Leg.RESULT]
+            original(courier, kept)
+
+        Courier.put = put  # type: ignore[method-assign]

@@ -27,6 +27,16 @@ def digest(values: Iterable[Tensor]) -> str:
     return found.hexdigest()
 
 
+def median_digest(seeds: Sequence[int], sizes: Sequence[int]) -> str:
+    """The digest of the element-wise median of the tensors made from ``seeds``, in float32 as exact as they are."""
+    found = []
+    for values in zip(*(tensors(seed, sizes) for seed in seeds), strict=True):
+        ordered = torch.stack(values).sort(0).values
+        count = len(ordered)
+        found.append((ordered[(count - 1) // 2] + ordered[count // 2]) / 2)
+    return digest(found)
+
+
 def mean_digest(seeds: Sequence[int], sizes: Sequence[int], weights: Sequence[int]) -> str:
     """The digest of the weighted mean of the tensors made from ``seeds``."""
     sums = [torch.zeros(size) for size in sizes]

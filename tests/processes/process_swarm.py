@@ -148,10 +148,14 @@ class Nursery:
 class ProcessSwarm:
     """The workers that are in one swarm, and rounds of all of them.  options: of every peer that it starts."""
 
-    def __init__(self, nursery: Nursery, sizes: Sequence[int] = SIZES, **options: Any) -> None:
+    def __init__(
+        self, nursery: Nursery, sizes: Sequence[int] = SIZES, *, aggregation: str = "mean", **options: Any
+    ) -> None:
         self.nursery = nursery
         self._options = options
         self.sizes = list(sizes)
+        self.aggregation = aggregation
+        """Of all its rounds: "mean" or "median"."""
         self.workers: list[Worker] = []
         self._seeds = itertools.count(1)
 
@@ -217,7 +221,7 @@ class ProcessSwarm:
 
     def without(self, *absent: Worker) -> ProcessSwarm:
         """The same swarm as seen by all but ``absent``; the processes still belong to this object."""
-        rest = ProcessSwarm(self.nursery, self.sizes, **self._options)
+        rest = ProcessSwarm(self.nursery, self.sizes, aggregation=self.aggregation, **self._options)
         rest.workers = [worker for worker in self.workers if worker not in absent]
         rest._seeds = self._seeds
         return rest
@@ -249,7 +253,8 @@ class Round:
 
     def _hand_in(self, worker: Worker, more: dict[str, Any]) -> asyncio.Future[Reply]:
         seed, weight = self._seeds[worker.peer], self._weights[worker.peer]
-        return worker.ask("all_reduce", **{"seed": seed, "weight": weight, "sizes": self._swarm.sizes, **more})
+        usual = {"seed": seed, "weight": weight, "sizes": self._swarm.sizes, "aggregation": self._swarm.aggregation}
+        return worker.ask("all_reduce", **{**usual, **more})
 
     async def outcomes(self, workers: Iterable[Worker]) -> list[Reply]:
         """The replies of ``workers``, all of which must live."""
@@ -261,7 +266,7 @@ class Round:
             raise AssertionError(f"the round did not end; replies: {done}\n{await self._swarm.story()}") from None
 
     def check(self, replies: Sequence[Reply]) -> None:
-        """Every reply is a result, all are the same, and they are the mean over those that they say they are."""
+        """Every reply is a result, all are the same, and they are what is made of those that they say they are."""
         for reply in replies:
             assert "error" not in reply, reply
         first = replies[0]
@@ -269,10 +274,12 @@ class Round:
             for field in ("round", "epoch", "members", "contributors", "refused", "digest", "values", "total_weight"):
                 assert reply[field] == first[field], f"{field}: {reply} is not {first}"
         who = first["contributors"]
-        expected = inputs.mean_digest(
-            [self._seeds[peer] for peer in who], self._swarm.sizes, [self._weights[peer] for peer in who]
-        )
-        assert first["values"] == expected, "the result is not the mean over its contributors"
+        seeds = [self._seeds[peer] for peer in who]
+        if self._swarm.aggregation == "median":
+            expected = inputs.median_digest(seeds, self._swarm.sizes)
+        else:
+            expected = inputs.mean_digest(seeds, self._swarm.sizes, [self._weights[peer] for peer in who])
+        assert first["values"] == expected, f"the result is not the {self._swarm.aggregation} over its contributors"
 
 
 def _connections(worker: Worker) -> list[tuple[int, int]]:
