@@ -13,9 +13,10 @@ from lepton_p2p.jobs import parse_job
 from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.replication.notes import Note
 from lepton_p2p.replication.ranges import Range
+from lepton_p2p.rounds.butterfly import ButterflyProgress
 from lepton_p2p.rounds.layout import Group, Layout
 from lepton_p2p.rounds.records import Record
-from lepton_p2p.rounds.ring import ProtocolViolation, RingProgress
+from lepton_p2p.rounds.ring import ProtocolViolation, RingProgress, WrongWay, encode_records
 from lepton_p2p.training.gossip_wire import Header
 from lepton_p2p.training.snapshots import Snapshot
 
@@ -29,6 +30,14 @@ optimizer = { name = "sgd", lr = 0.1 }
 schedule = { passes = 2, lr = "cosine" }
 """
 _META = json.dumps({"cursor": Cursor(10, 7, 2, returned=(Range(1, 3),), position=4, used=2).to_json()})
+_CONTRIBUTION = encode_records([b"theirs"])
+_RESULT = encode_records([b"own record", b"theirs", b"\0"])
+_BUTTERFLY = bytes(2) + b"".join(
+    bytes((0, leg, segment, chunk, nbytes // 4, len(first) if chunk == 0 else 0)) + (first if chunk == 0 else b"")
+    for leg, segment, first, sizes in ((1, 0, _CONTRIBUTION, [64] * 4), (2, 1, _RESULT, [64] * 5 + [24]))
+    for chunk, nbytes in enumerate(sizes)
+)
+"""All that the other of two members sends in a butterfly."""
 _RECORD = Record(PeerId("a" * 32), 1.0, 2, 3, 4, note=b"note")
 
 
@@ -55,8 +64,32 @@ def announcements(data: bytes) -> None:
             step = progress.announced(phase, segment, chunk, nbytes, reader.take(reader.byte()))
             assert step.chunk.nbytes == nbytes
             progress.completed(step)
-    except ProtocolViolation:
+    except (ProtocolViolation, WrongWay):
         return
+
+
+def butterfly(data: bytes) -> None:
+    """The same of a butterfly, as the other members could announce them; who is done has all records."""
+    reader = Reader(data)
+    world = 2 + reader.byte() % 3
+    layout = Layout.even([Group("float32", 4, 0, 600)], world, chunk_bytes=64)
+    progress = ButterflyProgress(world, reader.byte() % world, layout, b"own record")
+    progress.begin()
+    others = [rank for rank in range(world) if rank != progress.rank]
+    try:
+        while reader and not progress.done:
+            sender, leg = others[reader.byte() % len(others)], 1 + reader.byte() % 3
+            segment, chunk, nbytes = reader.byte() % 5, reader.byte() % 7, reader.byte() * 4
+            arrival = progress.announced(sender, leg, segment, chunk, nbytes, reader.take(reader.byte()))
+            assert arrival.chunk.nbytes == nbytes
+            progress.completed(arrival)
+            if progress.gathered and progress.rank not in progress.judgements:
+                progress.aggregated(())
+    except (ProtocolViolation, WrongWay):
+        return
+    if progress.done:
+        assert len(progress.ordered_records()) == world
+        assert progress.refused() <= set(range(world))
 
 
 def meta(data: bytes) -> None:
@@ -72,6 +105,7 @@ def text_of(data: bytes) -> str:
 TARGETS = (
     Target("documents.record", record, (_RECORD.encode(),)),
     Target("documents.announcements", announcements, (bytes(40),)),
+    Target("documents.butterfly", butterfly, (bytes(40), _BUTTERFLY)),
     Target("documents.note", refusing(Note.decode, ValueError), (Note().encode(),)),
     Target("documents.gossip_header", refusing(Header.decode, ValueError)),
     Target(
