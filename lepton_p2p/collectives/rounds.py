@@ -277,6 +277,7 @@ class Rounds:
         self._delivered = True
         lost, self._lost = self._lost, []
         result = round_result(kept, pending, epoch, lost, recovered=recovered)
+        self._starter.say_if_too_few(pending, result)
         self.counters.decided(self._loop.time())
         if not pending.future.done():
             pending.future.set_result(Finished(kept, result))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import structlog
+
 from lepton_p2p.collectives.attempt import Attempt, Broken, Outcome
 from lepton_p2p.collectives.boards import Boards
 from lepton_p2p.collectives.buffers import BufferPool
@@ -19,9 +21,12 @@ from lepton_p2p.rounds.effects import Run
 from lepton_p2p.rounds.epoch import Epoch
 from lepton_p2p.rounds.patience import Patience, PatienceConfig
 from lepton_p2p.rounds.records import Record
+from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.tasks import OwnedTasks
 from lepton_p2p.transport.links.arrivals import Arrivals
 from lepton_p2p.transport.links.link import Link
+
+_log = structlog.get_logger(__name__)
 
 
 class Running(Protocol):
@@ -49,11 +54,13 @@ class Starter:
         self._me = me
         self._links, self._arrivals, self._boards = links, arrivals, boards
         self._pool, self._tasks, self._patience = pool, tasks, patience
-        self._paces: dict[PeerId, Patience] = {}
+        self._paces: dict[tuple[PeerId, bool], Patience] = {}
+        """By peer, and whether others send at the same time: a link that is shared is slower."""
+        self._warned = 0
 
     def move(self, epoch: Epoch) -> None:
         """Forget the pace of those that are not members of ``epoch``."""
-        self._paces = {peer: pace for peer, pace in self._paces.items() if peer in epoch.ids}
+        self._paces = {(peer, shared): pace for (peer, shared), pace in self._paces.items() if peer in epoch.ids}
 
     def when_ready(self, pending: Pending, then: Ready) -> None:
         """Call ``then`` with the links that an attempt at ``pending`` sends on, when they are open."""
@@ -80,6 +87,20 @@ class Starter:
         if pending.packed.aggregation is None:
             return self._on_the_ring(*arguments)
         return self._as_butterfly(pending.packed.aggregation, *arguments)
+
+    def say_if_too_few(self, pending: Pending, result: RoundResult) -> None:
+        """Warn, once in an epoch, that an aggregation cannot leave out as many as it should."""
+        aggregation = pending.packed.aggregation
+        if aggregation is None or result.trimmed >= aggregation.wanted or self._warned == result.epoch:
+            return
+        self._warned = result.epoch
+        _log.warning(
+            f"too few members contribute for {aggregation.rule} to withstand what it should; add members",
+            contributors=len(result.contributors),
+            trimmed=result.trimmed,
+            wanted=aggregation.wanted,
+            epoch=result.epoch,
+        )
 
     def _on_the_ring(
         self,
@@ -110,7 +131,7 @@ class Starter:
             inspect=lambda records: inspect(record, epoch, packed.op, records),
             right=right,
             arrivals=self._arrivals,
-            patience=self._pace(epoch.left_of(self._me)),
+            patience=self._pace(epoch.left_of(self._me), shared=False),
             on_done=on_done,
             on_broken=on_broken,
             on_hop=on_hop,
@@ -143,7 +164,7 @@ class Starter:
             inspect=lambda records: inspect(record, epoch, packed.op, records),
             links=links,
             arrivals=self._arrivals,
-            paces={peer: self._pace(peer) for peer in links},
+            paces={peer: self._pace(peer, shared=True) for peer in links},
             pool=self._pool,
             tasks=self._tasks,
             on_done=on_done,
@@ -152,5 +173,5 @@ class Starter:
         )
         return attempt, Workspace(work, tuple(links.values()), common=False)
 
-    def _pace(self, peer: PeerId) -> Patience:
-        return self._paces.setdefault(peer, Patience(self._patience))
+    def _pace(self, peer: PeerId, *, shared: bool) -> Patience:
+        return self._paces.setdefault((peer, shared), Patience(self._patience))

@@ -80,6 +80,15 @@ class Aggregation:
         """How often ``centered_clip`` looks at all contributions."""
         return 3 if self.iterations is None else self.iterations
 
+    @property
+    def wanted(self) -> int:
+        """How many values are to be left out at each end, where that is the way in which a rule protects."""
+        if self.rule == Rule.MEDIAN:
+            return 1
+        if self.rule != Rule.TRIMMED_MEAN:
+            return 0
+        return 1 if self.trim is None else self.trim
+
     def trimmed(self, contributors: int) -> int:
         """How many values are left out at each end if so many members contribute.
 
@@ -87,11 +96,7 @@ class Aggregation:
         ``2 * trim + 1`` the trimmed mean becomes the median, and withstands only ``(contributors - 1) // 2``.
         """
         most = max(0, (contributors - 1) // 2)
-        if self.rule == Rule.MEDIAN:
-            return most
-        if self.rule != Rule.TRIMMED_MEAN:
-            return 0
-        return min(1 if self.trim is None else self.trim, most)
+        return most if self.rule == Rule.MEDIAN else min(self.wanted, most)
 
     @property
     def schema(self) -> str:

@@ -23,7 +23,8 @@ class RoundResult:
     epoch: number of the epoch that decided the round.  round: its number in the lineage.  attempts: how often
     the ring ran (1: nothing went wrong).  members: all of the deciding attempt, in ring order.  contributors:
     those whose tensors are in the result (finite, weight above 0).  refused: members whose tensors held NaN
-    or Inf and counted with weight 0.  newcomers: members for which this was the first round.  lost: who was
+    or Inf and counted with weight 0 (with an aggregation, also those that did not say so and were left out where it
+    was seen).  newcomers: members for which this was the first round.  lost: who was
     left behind during the round.  total_weight: sum of the contributors' weights.  trimmed: with an aggregation that
     trims, how many of the smallest and of the largest values of every element were left out; less than was asked for
     if there were too few contributors (see ``Aggregation``).  digest: 64-bit hash of the

@@ -146,6 +146,15 @@ async def test_another_aggregation_is_an_error_for_all_and_changes_nothing(swarm
     await swarm.round()
 
 
+async def test_two_members_are_told_once_that_they_are_too_few(nursery: Nursery) -> None:
+    async with ProcessSwarm(nursery, aggregation="median") as swarm:
+        await swarm.grow(2)
+        for _ in range(3):
+            assert {reply["trimmed"] for reply in await swarm.round()} == {0}
+        for worker in swarm.workers:
+            assert nursery.log(worker).count("too few members contribute for median") == 1
+
+
 async def test_means_and_medians_may_follow_each_other(swarm: ProcessSwarm) -> None:
     for aggregation in ("mean", "median", "mean", "mean", "median"):
         swarm.aggregation = aggregation

@@ -11,7 +11,7 @@ class Purpose(IntEnum):
     """What a link is for; a ticket is good for one purpose."""
 
     RING = 1
-    """Chunks of rounds, from the left neighbour (who connects) to the right one (who accepts)."""
+    """Chunks of rounds, from the left neighbour (who connects) to the right one (who accepts), or to all others."""
     FETCH = 2
     """Ranges of results and snapshots, asked for by the side that connects."""
     PUSH = 3
