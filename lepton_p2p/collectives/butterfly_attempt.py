@@ -303,10 +303,11 @@ class _Lane:
         self.watch = SilenceWatch(peer, arrivals, pace, lambda reason: attempt.broke(reason, peer))
         self._attempt: ButterflyAttempt | None = attempt
         self._arrival: Arrival | None = None
+        self._begun = False
 
     def begin(self, arrival: Arrival, now: float) -> None:
         """The header of a chunk is here."""
-        self._arrival = arrival
+        self._arrival, self._begun = arrival, True
         self.watch.chunk_began(arrival.chunk.nbytes, now)
 
     def close(self) -> None:
@@ -328,7 +329,10 @@ class _Lane:
         self._say(f"{short(self.peer)} sent {what} with a wrong checksum", self.peer)
 
     def lost(self, reason: str) -> None:
-        self._say(f"the link from {short(self.peer)} is gone: {reason}", self.peer)
+        # A member that was the left neighbour closes its link when the ring changes, and opens another for this; that it
+        # is dead shows at this side's own link to it.
+        if self._begun:
+            self._say(f"the link from {short(self.peer)} is gone: {reason}", self.peer)
 
     def overtaken(self, epoch: int, round: int) -> None:
         # One that has its result goes on to the next round while others still send to this one.

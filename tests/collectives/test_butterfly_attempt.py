@@ -199,6 +199,26 @@ async def test_the_death_of_any_member_breaks_the_attempt_and_names_it(dead: int
             assert "is gone" in broken.reason
 
 
+async def test_a_link_that_is_replaced_before_anything_came_by_it_is_not_missed() -> None:
+    given = inputs(3, [(1000,)])
+    async with Mesh(3) as mesh:
+        runs = [mesh.prepare(rank, given[rank]) for rank in range(3)]
+        first, last, epoch = mesh.seats[0], mesh.seats[2], epoch_of(3)
+        for seat in mesh.seats:
+            seat.arrivals.advance(epoch.number, epoch.tag)
+        for link in last.links.values():
+            link.abort("the ring has changed")
+        await until(lambda: first.arrivals.link_from(peer(2)) is None)
+        runs[0].attempt.start()  # was told of the loss before it began
+        runs[1].attempt.start()
+        await until(lambda: bool(runs[0].hops and runs[1].hops))
+        assert not any(run.end.done() for run in runs)
+        for seat in (first, mesh.seats[1]):
+            await mesh.connect(last, seat)
+        runs[2].attempt.start()
+        await same_everywhere(runs)
+
+
 async def test_a_broken_attempt_leaves_the_links_for_the_next_epoch() -> None:
     given = inputs(3, [(700_000,)])
     async with Mesh(3) as mesh:
