@@ -329,8 +329,8 @@ class _Lane:
         self._say(f"{short(self.peer)} sent {what} with a wrong checksum", self.peer)
 
     def lost(self, reason: str) -> None:
-        # A member that was the left neighbour closes its link when the ring changes, and opens another for this; that it
-        # is dead shows at this side's own link to it.
+        # A member that was the left neighbour closes its link when the ring changes, and opens another one for this.
+        # That it is dead shows at this side's own link to it.
         if self._begun:
             self._say(f"the link from {short(self.peer)} is gone: {reason}", self.peer)
 
