@@ -2,7 +2,7 @@
 # PYTHON       the interpreter that .venv is made with (3.11 or newer)
 # TORCH_INDEX  a package index with the torch wheel that you want (CPU only, a CUDA version); empty: pip's own
 # STRATEGY     what `make demo` trains with: all_reduce or gossip
-# ARGS         extra arguments for demo, test, test-sim, churn, bench and fuzz
+# ARGS         extra arguments for demo, test, test-sim, chaos, bench and fuzz
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-sim churn test-swarm lint format types protos docs bench fuzz clean
+.PHONY: help install demo test test-sim chaos test-swarm lint format types protos docs bench fuzz clean
 
 help:  ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[.a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +42,8 @@ test: $(STAMP)  ## Run every test that needs no containers
 test-sim: $(STAMP)  ## Try a thousand disasters in virtual time; every promise is checked
 	$(BIN)/lepton-peer simulate --seeds 1000 $(ARGS)
 
-churn: $(STAMP)  ## Train for a minute with a kill or a join every two seconds
-	LEPTON_TEST_CHURN_EVERY=2 $(BIN)/pytest tests/training_processes/test_training_churn.py $(ARGS)
+chaos: $(STAMP)  ## Every kind of fault once, on real processes (ARGS="--minutes 60 --seed 7"; root for networks)
+	$(BIN)/python scripts/chaos.py $(ARGS)
 
 test-swarm: $(STAMP)  ## Run the container tests (starts Docker's daemon if none runs)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test_swarm.sh $(ARGS)

@@ -2,7 +2,8 @@
 
 ``round``: a decided round; ``shared`` is what every member must say alike, ``params`` the digest of its parameters and
 buffers after the round ("" while it does not hold the swarm's state).  ``step``: a step without a round (gossip).
-``served``: a chunk of the state that was given to a joiner.  ``final``: training is complete.
+``served``: a chunk of the state that was given to a joiner.  ``final``: training is complete.  ``at``: seconds of the
+clock that all processes of a machine share (CLOCK_MONOTONIC).
 
 Installed by ``zygote`` before the command line runs; nothing of the package is changed but which trainer the
 job's host makes and who reads a snapshot.
@@ -15,6 +16,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,18 +35,19 @@ def install(channel: socket.socket, hooks: dict[str, int]) -> None:
     """Write to ``channel`` from now on.
 
     hooks: ``weights_every``: in every so many rounds the line has the parameters themselves; ``die_after_chunks``:
-    SIGKILL to this process when it has been asked for so many chunks of the state.
+    SIGKILL to this process when it has been asked for so many chunks of the state; ``count_after_signal``: only those
+    count that it is asked for after SIGUSR2 (``armed`` is written then).
     """
 
     # The training thread and the loop write; a line must not be cut by another.
-    lock = threading.Lock()
+    lock = threading.RLock()
 
     def write(line: dict[str, Any]) -> None:
         with lock:
             channel.sendall(json.dumps(line).encode() + b"\n")
 
     vars(job_host)["Trainer"] = _trainer(write, hooks.get("weights_every", 0))
-    _watch_snapshots(write, hooks.get("die_after_chunks", 0))
+    _watch_snapshots(write, hooks.get("die_after_chunks", 0), armed=not hooks.get("count_after_signal", 0))
 
 
 def _trainer(write: Write, weights_every: int) -> type[Trainer]:
@@ -73,6 +76,7 @@ def _line(progress: Progress, built: Built, weights_every: int) -> dict[str, Any
     report = progress.report
     assert report is not None
     line: dict[str, Any] = {
+        "at": time.monotonic(),
         "phase": progress.phase,
         "step": report.step,
         "pass": report.pass_number,
@@ -88,7 +92,8 @@ def _line(progress: Progress, built: Built, weights_every: int) -> dict[str, Any
     if holds and weights_every and result.round % weights_every == 0:
         line["weights"] = [value for parameter in built.model.parameters() for value in parameter.flatten().tolist()]
     params = digest_text(params_digest(built.model)) if holds else ""
-    return {"kind": "round", "round": result.round, "shared": _shared(result), "params": params, **line}
+    own = {"attempts": result.attempts, "recovered": result.recovered, "params": params}
+    return {"kind": "round", "round": result.round, "shared": _shared(result), **own, **line}
 
 
 def _shared(result: RoundResult) -> dict[str, Any]:
@@ -104,11 +109,17 @@ def _shared(result: RoundResult) -> dict[str, Any]:
     }
 
 
-def _watch_snapshots(write: Write, die_after: int) -> None:
-    read, asked = Snapshot.read, [0]
+def _watch_snapshots(write: Write, die_after: int, *, armed: bool) -> None:
+    read, asked, counting = Snapshot.read, [0], [armed]
+
+    def arm(*_: object) -> None:
+        counting[0] = True
+        write({"kind": "armed"})
+
+    signal.signal(signal.SIGUSR2, arm)
 
     def counted(snapshot: Snapshot, offset: int, length: int) -> memoryview:
-        asked[0] += 1
+        asked[0] += counting[0]
         if asked[0] == die_after:
             os.kill(os.getpid(), signal.SIGKILL)
         write({"kind": "served", "round": snapshot.round, "offset": offset, "length": length})

@@ -48,6 +48,8 @@ class PeerProcess:
         self.steps: list[Line] = []
         """The ledger's lines about steps without rounds."""
         self.served: list[Line] = []
+        self.armed = False
+        """Whether chunks count from now on (see ``ledger.install``)."""
         self.final: Line | None = None
         self._ended = process.ended
         self._ended.add_done_callback(lambda _: news.set())
@@ -105,6 +107,8 @@ class PeerProcess:
                     self._dropped()
             case "served":
                 self.served.append(entry)
+            case "armed":
+                self.armed = True
             case "final":
                 self.final = entry
 
@@ -145,8 +149,9 @@ class Finished:
 class Launcher:
     """Starts ``lepton-peer`` processes from one fork server, and reaps all of them."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, process: Callable[..., PeerProcess] = PeerProcess) -> None:
+        """``process``: what is made for each."""
+        self._folder, self._process = folder, process
         self._numbers = itertools.count(1)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("LEPTON_")}
         environment |= {"PYTHONUNBUFFERED": "1"}
@@ -171,16 +176,21 @@ class Launcher:
             writer.close()
 
     async def start(
-        self, *argv: str, hooks: Mapping[str, int] | None = None, env: Mapping[str, str] | None = None
+        self,
+        *argv: str,
+        hooks: Mapping[str, int] | None = None,
+        env: Mapping[str, str] | None = None,
+        network: str = "",
     ) -> PeerProcess:
-        """Run ``lepton-peer argv...``; for ``hooks`` see ``ledger.install``."""
+        """Run ``lepton-peer argv...``; for ``hooks`` see ``ledger.install``, for ``network`` see ``zygote``."""
         name = f"peer{next(self._numbers)}"
         stderr = self._folder / f"{name}.log"
         stderr.touch()
         pairs = [socket.socketpair() for _ in range(2)]
-        request = {"argv": argv, "env": dict(env or {}), "stderr": str(stderr), "hooks": dict(hooks or {})}
+        more = {"env": dict(env or {}), "hooks": dict(hooks or {}), "network": network}
+        request = {"argv": argv, "stderr": str(stderr), **more}
         forked = await self._server.fork(json.dumps(request).encode(), [theirs for _, theirs in pairs])
-        process = PeerProcess(forked, name, stderr, self.news)
+        process = self._process(forked, name, stderr, self.news)
         self._processes.append(process)
         for (ours, _), take in zip(pairs, (process.heard, process.noted), strict=True):
             reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 22)
@@ -220,19 +230,27 @@ class TrainingSwarm:
         return [peer for peer in self.peers if peer.running]
 
     async def begin(
-        self, *argv: str, hooks: Mapping[str, int] | None = None, env: Mapping[str, str] | None = None
+        self,
+        *argv: str,
+        hooks: Mapping[str, int] | None = None,
+        env: Mapping[str, str] | None = None,
+        network: str = "",
     ) -> PeerProcess:
         """Start ``lepton-peer`` on a free port and do not wait for it."""
         usual = ("--preset", "local", "--listen", "127.0.0.1:0", "--log-level", "info")
-        peer = await self._launcher.start(*usual, *argv, hooks=hooks, env=env)
+        peer = await self._launcher.start(*usual, *argv, hooks=hooks, env=env, network=network)
         self.peers.append(peer)
         return peer
 
     async def start(
-        self, *argv: str, hooks: Mapping[str, int] | None = None, env: Mapping[str, str] | None = None
+        self,
+        *argv: str,
+        hooks: Mapping[str, int] | None = None,
+        env: Mapping[str, str] | None = None,
+        network: str = "",
     ) -> PeerProcess:
         """Start ``lepton-peer`` on a free port and wait until it listens."""
-        peer = await self.begin(*argv, hooks=hooks, env=env)
+        peer = await self.begin(*argv, hooks=hooks, env=env, network=network)
         await self.until(f"{peer.name} listens", lambda: bool(peer.address))
         return peer
 

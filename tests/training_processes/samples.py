@@ -37,43 +37,68 @@ def merged(peers: Sequence[PeerProcess]) -> list[Line]:
     return [rounds[number] for number in sorted(rounds)]
 
 
-def count_passes(
-    ledger: Sequence[Line],
-    *,
-    samples: int = SAMPLES,
-    seed: int = SEED,
-    start: Cursor | None = None,
-    tally: Sequence[float] = (),
-) -> int:
-    """How many passes are complete, in each of which every sample was used exactly once.
+class SampleCounter:
+    """Follows the claims of the contributors through the passes: no place of a pass twice, no pass left unfinished.
 
+    Where the ledger has the parameters, they must be the tally (see ``jobs_for_peers``) of what was claimed.
     ``start``: the cursor that the ledger begins with, and ``tally`` the count at that point; by default the beginning.
-
-    Follows the claims of the contributors through the passes: no place of a pass twice, no pass left before it is full.
-    Where the ledger has the parameters, they must be the tally (see ``jobs_for_peers``) of what is claimed.
     """
-    tally = list(tally or [0.0] * samples)
-    number, used = 0, Counter[int]()
-    if start is not None:
-        back = {place for item in start.returned for place in range(item.start, item.stop)}
-        number, used = start.pass_number, Counter(set(range(start.position)) - back)
-    for entry in ledger:
+
+    def __init__(
+        self,
+        *,
+        samples: int = SAMPLES,
+        seed: int = SEED,
+        start: Cursor | None = None,
+        tally: Sequence[float] = (),
+    ) -> None:
+        self._samples, self._seed = samples, seed
+        self._tally = list(tally or [0.0] * samples)
+        self.passes = 0
+        """How many are complete, in each of which every sample was used exactly once."""
+        self._used = Counter[int]()
+        if start is not None:
+            back = {place for item in start.returned for place in range(item.start, item.stop)}
+            self.passes, self._used = start.pass_number, Counter(set(range(start.position)) - back)
+
+    def add(self, entry: Line) -> None:
+        """The next round."""
         shared = entry["shared"]
         assert not shared["refused"]
         claims = [Note.decode(bytes.fromhex(shared["notes"][peer])).claim for peer in shared["contributors"]]
         places = [place for claim in claims for item in claim for place in range(item.start, item.stop)]
         assert len(places) == shared["total_weight"]
-        used.update(places)
-        again = [place for place, times in used.items() if times > 1]
-        assert not again, f"places {again} of pass {number} were used twice, in round {shared['round']}"
-        order = permutation(samples, seed, number)
+        self._used.update(places)
+        again = [place for place in places if self._used[place] > 1]
+        assert not again, f"places {again} of pass {self.passes} were used twice, in round {shared['round']}"
+        order = permutation(self._samples, self._seed, self.passes)
         for place in places:
-            tally[order[place]] += 1 / len(places)
-        if len(used) == samples:
-            number, used = number + 1, Counter()
+            self._tally[order[place]] += 1 / len(places)
+        if len(self._used) == self._samples:
+            self.passes, self._used = self.passes + 1, Counter()
         if "weights" in entry:
-            _assert_tally(entry["weights"], tally, shared["round"])
-    return number
+            _assert_tally(entry["weights"], self._tally, shared["round"])
+            # What is known to be the same is made equal, so that roundings do not add up in a long training.
+            self._tally = [-weight for weight in entry["weights"]]
+
+    @property
+    def used(self) -> int:
+        """Samples in all passes, each once in each."""
+        return self.passes * self._samples + len(self._used)
+
+    def copy(self) -> SampleCounter:
+        """Another one that stands at the same place."""
+        other = SampleCounter(samples=self._samples, seed=self._seed, tally=self._tally)
+        other.passes, other._used = self.passes, self._used.copy()
+        return other
+
+
+def count_passes(ledger: Sequence[Line], *, start: Cursor | None = None, tally: Sequence[float] = ()) -> int:
+    """How many passes are complete, in each of which every sample was used exactly once; see ``SampleCounter``."""
+    counter = SampleCounter(start=start, tally=tally)
+    for entry in ledger:
+        counter.add(entry)
+    return counter.passes
 
 
 def _assert_tally(weights: Sequence[float], tally: Sequence[float], round: int) -> None:

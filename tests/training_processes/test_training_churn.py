@@ -1,11 +1,10 @@
 """Peers die and join without pause, and the training never notices: no round and no sample lost, all bits equal.
 
-``make churn`` sets ``LEPTON_TEST_CHURN_EVERY=2``: one event every two seconds, a minute of them.
+For longer, and with everything else that may happen: ``make chaos``.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 from pathlib import Path
@@ -18,8 +17,6 @@ from samples import count_passes, merged
 EVENTS = 30
 MOST, FEWEST = 6, 2
 ROUNDS_BETWEEN = 20
-EVERY = float(os.environ.get("LEPTON_TEST_CHURN_EVERY", "0"))
-"""Seconds from one event to the next, however the training fares; 0: as soon as there were ``ROUNDS_BETWEEN``."""
 
 POOL = min(32, (os.cpu_count() or 1) + 4)
 """Threads of asyncio's default pool: started one by one when they are first needed, kept as long as the loop."""
@@ -56,14 +53,9 @@ class Churn:
 
     async def events(self, count: int) -> None:
         """``count`` events.  None waits for a newcomer: it, or its donors, may be hit while it catches up."""
-        loop = asyncio.get_running_loop()
-        start = loop.time()
         for number in range(count):
             await self.event(number)
-            if EVERY:
-                await asyncio.sleep(start + (number + 1) * EVERY - loop.time())
-            else:
-                await self.swarm.trained([self.witness], ROUNDS_BETWEEN)
+            await self.swarm.trained([self.witness], ROUNDS_BETWEEN)
 
     async def come_to_rest(self, count: int) -> None:
         """``count`` peers that train together."""

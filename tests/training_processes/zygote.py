@@ -1,7 +1,9 @@
 """What ``lepton-peer`` processes are forked from (see ``fork_server.py``); started as ``python zygote.py FD``.
 
-A request is JSON, ``{"argv", "env", "stderr", "hooks"}``, with two sockets: the standard output of the new process, and
-its ledger (see ``ledger.py``).  The child runs what the console script runs and ends as a Python program ends: threads
+A request is JSON, ``{"argv", "env", "stderr", "hooks", "network"}``, with two sockets: the standard output of the new
+process, and its ledger (see ``ledger.py``).  ``network``: path of the network namespace to live in, or nothing.
+
+The child runs what the console script runs and ends as a Python program ends: threads
 that do not end keep it alive.
 """
 
@@ -18,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fork_server import serve
+from network_namespaces import enter
 
 
 def _import_all() -> None:
@@ -34,6 +37,8 @@ def _import_all() -> None:
 def _become_peer(data: bytes, out: int, ledger_end: int) -> None:
     """The child: streams and environment as a shell would hand them over, then the command line."""
     request = json.loads(data)
+    if request["network"]:
+        enter(request["network"])
     os.dup2(out, 1)
     os.close(out)
     errors = os.open(request["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -1,0 +1,66 @@
+"""History and samples together: what the peers of a run must not break, whatever is done to them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+
+from samples import SampleCounter
+
+from chaos.lineages import KEPT, History, Round, Violation
+
+EVERY = 50
+"""Rounds between two copies of the count, for going back to a checkpoint."""
+
+
+class Oracle:
+    """A ``History`` whose trunk is counted, sample by sample."""
+
+    def __init__(self, counter: SampleCounter | None = None) -> None:
+        self.history = History()
+        self.on_broken: Callable[[Violation], None] = lambda violation: None
+        self._counter = counter or SampleCounter()
+        self._counted = 0
+        self._copies: deque[tuple[Round, SampleCounter]] = deque(maxlen=KEPT // EVERY + 1)
+        self._first = self._counter.copy()
+
+    def broke(self, violation: Violation) -> None:
+        """Somebody who cannot raise it has found it."""
+        self.on_broken(violation)
+
+    @property
+    def passes(self) -> int:
+        """Complete ones, with every sample exactly once."""
+        return self._counter.passes
+
+    @property
+    def used(self) -> int:
+        """Samples, since the beginning, those of a pass that is not complete included."""
+        return self._counter.used
+
+    def settle(self, peers: Collection[str], *, may_part: bool) -> None:
+        """``peers`` stand on the trunk, all in peace; see ``History.settle``."""
+        for round in self.history.settle(peers, may_part=may_part):
+            self._count(round)
+
+    def go_back(self, peers: Collection[str]) -> int:
+        """All had died, and ``peers`` have begun again from a checkpoint; how many steps that cost."""
+        base = self.history.go_back(peers)
+        trunk = self.history.trunk
+        while self._copies and not self._copies[-1][0].on_trunk:
+            self._copies.pop()
+        begin, counter = self._copies[-1] if self._copies else (None, self._first)
+        self._counter = counter.copy()
+        for round in trunk[trunk.index(begin) + 1 if begin else 0 :]:
+            self._count(round, copy=False)
+        self.settle(peers, may_part=True)
+        return self.history.reached_before - base.step
+
+    def _count(self, round: Round, *, copy: bool = True) -> None:
+        try:
+            self._counter.add(round.entry())
+        except AssertionError as error:
+            raise Violation("no sample lost, none counted twice", str(error)) from None
+        self._counted += 1
+        if copy and self._counted % EVERY == 0:
+            self._copies.append((round, self._counter.copy()))

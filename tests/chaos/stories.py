@@ -1,0 +1,40 @@
+"""Histories of swarms that were never there: lines as peers would write them into their ledgers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lepton_p2p.replication.notes import Note
+from lepton_p2p.replication.ranges import Range
+
+Line = dict[str, Any]
+
+
+def line(
+    number: int,
+    members: Sequence[str],
+    *,
+    epoch: int = 1,
+    step: int | None = None,
+    digest: int | None = None,
+    params: str | None = None,
+    places: Mapping[str, range] | None = None,
+    **more: Any,
+) -> Line:
+    """What each of ``members`` says of round ``number``; all contributed, if nothing else is said."""
+    claims = {peer: Note(claim=(Range(taken.start, taken.stop),)) for peer, taken in (places or {}).items()}
+    step = number if step is None else step
+    shared = {
+        "round": number,
+        "epoch": epoch,
+        "members": list(members),
+        "contributors": list(members),
+        "refused": [],
+        "total_weight": sum(map(len, (places or {}).values())),
+        "digest": number if digest is None else digest,
+        "notes": {peer: claims.get(peer, Note()).encode().hex() for peer in members},
+    }
+    params = f"params {step}" if params is None else params
+    own = {"step": step, "params": params, "attempts": 1, "recovered": False, "at": float(number), "phase": "training"}
+    return {"kind": "round", "round": number, "shared": shared, **own, **more}

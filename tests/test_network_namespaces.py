@@ -1,0 +1,37 @@
+"""Machines that are network namespaces: they hear each other, until something is done to the network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from network_namespaces import impossible
+
+pytestmark = pytest.mark.skipif(bool(why := impossible()), reason=f"no network namespaces: {why}")
+TRIAL = Path(__file__).with_name("network_trial.py")
+
+
+def interfaces() -> str:
+    """Those of this namespace, by name."""
+    return "\n".join(sorted(path.name for path in Path("/sys/class/net").iterdir()))
+
+
+def test_what_is_done_to_a_network_has_its_effect_and_is_undone() -> None:
+    before = interfaces()
+    found = subprocess.run([sys.executable, str(TRIAL)], capture_output=True, text=True, timeout=50, check=False)
+    assert found.returncode == 0, found.stderr
+    assert dict(line.split(maxsplit=1) for line in found.stdout.splitlines()) == {
+        "nothing": "hello",
+        "cut": "TimeoutError",
+        "deaf": "TimeoutError",
+        "dumb": "TimeoutError",
+        "loss": "TimeoutError",
+        "reset": "ConnectionRefusedError",
+        "rate": "hello",
+        "down": "TimeoutError",
+        "undone": "hello",
+        "outside": "connected",
+    }
+    assert interfaces() == before, "something was left behind"
