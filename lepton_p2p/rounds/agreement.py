@@ -46,6 +46,7 @@ class Agreement(Balloting, Meeting):
     def begin(self, now: float, *, found: bool) -> list[Effect]:
         """Want an epoch from now on; ``found`` starts one alone at once, otherwise one is sought."""
         self._now = now
+        self._began = now if self._began is None else self._began
         self.resting = False
         if found:
             self._found()

@@ -28,6 +28,10 @@ class AgreementConfig:
     max_attempts: attempts (count) after which a round that breaks again and again is rejected by agreement;
         high, since every join or death costs an attempt, but finite, since a sum that overflows in float32
         breaks for ever.
+    founding_patience: how long a peer that was told whom to join, and was not answered by all of them, waits before
+        it founds an epoch with others that have none either.  Lower: newcomers that see only each other start a
+        training of their own sooner, beside one that is only slow to answer; higher: a swarm that comes back
+        without some of those whom everybody joins stands still for so long.
     """
 
     promise_timeout: float = 2.0
@@ -36,6 +40,7 @@ class AgreementConfig:
     seek_interval: float = 0.5
     announce_interval: float = 1.0
     max_attempts: int = 16
+    founding_patience: float = 10.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -56,4 +61,4 @@ class AgreementConfig:
     @classmethod
     def wan(cls) -> AgreementConfig:
         """Homes and continents: round trips of 20 to 300 ms, lossy."""
-        return cls(6.0, 9.0, 0.4, 2.0, 5.0)
+        return cls(6.0, 9.0, 0.4, 2.0, 5.0, founding_patience=30.0)

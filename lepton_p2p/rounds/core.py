@@ -37,6 +37,8 @@ class AgreementCore(ABC):
         self.held = 0
         """The work in the checkpoint that this peer would found an epoch with (see ``Standing``); set it before
         ``begin``.  Who is in an epoch holds what that has, and needs no checkpoint any more."""
+        self.unanswered: set[str] = set()
+        """Where others should be that have not answered yet: members of an epoch, perhaps (see ``_founds``)."""
         self.epoch: Epoch | None = None
         self.progress = Progress()
         self._config = config
@@ -44,6 +46,8 @@ class AgreementCore(ABC):
         self.resting = False
         """Whether it gave up its round and waits outside until it has another one, so that nobody waits for it."""
         self._seeking = False
+        self._began: float | None = None
+        """When it first wanted an epoch."""
         self._promised = Ballot()
         self._given_up: Ballot | None = None
         """What was promised last in a lineage that this peer has left: that report of it holds no longer."""

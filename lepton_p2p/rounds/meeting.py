@@ -15,7 +15,7 @@ TOLD_AT_ONCE = 16
 
 class Meeting(AgreementCore):
     """A peer without an epoch asks live peers in turn to admit it; if nobody has one, the peer with the most work in
-    its checkpoint founds it, the lowest id of several.
+    its checkpoint founds it, the lowest id of several; later, if some whom it should join have not answered yet.
 
     The first member of an epoch announces it to live peers outside.  Of two lineages that meet so, the one with the
     smaller ``Standing`` yields, peer by peer.  A peer that finds an epoch which has not come as far as its own
@@ -109,9 +109,7 @@ class Meeting(AgreementCore):
         """
         self._seeking = True
         others = list(self._alive)
-        seekers = [(-held, peer) for peer, held in self._without_epoch.items() if held is not None]
-        mine = (-self.held, self.me.id)
-        if others and all(peer in self._without_epoch for peer in others) and all(mine < other for other in seekers):
+        if self._founds():
             self._found()
             return
         unasked = [peer for peer in others if peer not in self._without_epoch]
@@ -120,6 +118,19 @@ class Meeting(AgreementCore):
             if not unasked:
                 self._without_epoch.clear()
         self._out.append(SetTimer("seek", self._now + self._config.seek_interval))
+
+    def _founds(self) -> bool:
+        """Whether it is for this peer to found an epoch, as nobody it knows has one.
+
+        Newcomers that see each other before they see the swarm must not begin a training beside that of the swarm:
+        while some of those that this peer was told of have not answered, it waits, but not for ever.
+        """
+        if self.unanswered and self._began is not None and self._now < self._began + self._config.founding_patience:
+            return False
+        others = list(self._alive)
+        seekers = [(-held, peer) for peer, held in self._without_epoch.items() if held is not None]
+        mine = (-self.held, self.me.id)
+        return bool(others) and all(p in self._without_epoch for p in others) and all(mine < other for other in seekers)
 
     def _ask(self, peer: PeerInfo) -> None:
         self._out.append(Send(peer.address, Admit(self.me, self.job, self.held)))

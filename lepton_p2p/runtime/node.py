@@ -18,7 +18,7 @@ from lepton_p2p.errors import (
     AddressError,
     JobMismatch,
 )
-from lepton_p2p.identity import PeerId, PeerInfo, short, split_address
+from lepton_p2p.identity import PeerId, PeerInfo, join_address, short, split_address
 from lepton_p2p.membership import Died, Joined, Left, Refused, SeedAnswered, SeedSilent, Suspected, Swim, Trusted
 from lepton_p2p.membership.events import SwimEvent
 from lepton_p2p.membership.messages import Packet
@@ -156,6 +156,7 @@ class Node:
         await server.start(handlers(self))
         self.server = server
         seeds = await expand(options.join, mine=address)
+        self.agreement.unanswered = {join_address(*split_address(seed)) for seed in seeds}
         self.tasks.spawn(self._keep_book(), "keep the known members")
         self._membership.feed(lambda now: self.swim.start(now, seeds, self._book.load()))
 
@@ -300,6 +301,7 @@ class Node:
                 _log.warning("a seed does not answer; it is tried until it does", seed=address)
                 self.events.publish("seed_silent", address)
             case SeedAnswered(address=address):
+                self.agreement.unanswered.discard(address)
                 self.events.publish("seed_answered", address)
             case Refused():
                 assert self._vetting is not None  # nothing is refused where nothing is signed

@@ -61,6 +61,39 @@ def test_peers_that_all_seek_found_one_epoch_by_the_lowest_id() -> None:
     progress_of_all(swarm, 2)
 
 
+def newcomers_of_silent_seeds(swarm: VirtualSwarm, count: int) -> list[PeerId]:
+    """They know each other, and of somebody else who has not answered yet."""
+    peers = [swarm.add(found=False) for _ in range(count)]
+    for peer in peers:
+        swarm.hosts[peer].machine.unanswered = {"seed:1"}
+    return peers
+
+
+def test_newcomers_do_not_found_while_those_that_they_should_join_have_not_answered() -> None:
+    swarm = VirtualSwarm(3)
+    newcomers = newcomers_of_silent_seeds(swarm, 3)
+    swarm.run(AgreementConfig.local().founding_patience * 0.9)
+    assert not any(swarm.hosts[peer].machine.epoch for peer in newcomers)
+    first = swarm.add(found=True)  # the one that did not answer, and introduces itself now
+    swarm.run_until(swarm.settled)
+    assert not any(swarm.hosts[peer].dropped for peer in (first, *newcomers)), "nobody founded in vain"
+
+
+def test_newcomers_found_once_all_that_they_should_join_have_answered() -> None:
+    swarm = VirtualSwarm(3)
+    newcomers = newcomers_of_silent_seeds(swarm, 3)
+    for peer in newcomers:
+        swarm.hosts[peer].machine.unanswered.discard("seed:1")
+    swarm.run_until(swarm.settled, limit=AgreementConfig.local().founding_patience * 0.5)
+
+
+def test_newcomers_do_not_wait_for_ever_for_those_that_they_should_join() -> None:
+    swarm = VirtualSwarm(3)
+    newcomers_of_silent_seeds(swarm, 3)
+    swarm.run_until(swarm.settled, limit=AgreementConfig.local().founding_patience * 2)
+    progress_of_all(swarm, 2)
+
+
 def test_a_kill_costs_the_survivors_no_round() -> None:
     swarm, peers = swarm_of(4)
     progress_of_all(swarm, 2)

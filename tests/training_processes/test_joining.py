@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from signal import SIGKILL
+import asyncio
+from signal import SIGCONT, SIGKILL, SIGSTOP
 
-from jobs_for_peers import small_job, wide_job
-from peer_processes import PeerProcess, TrainingSwarm
+from jobs_for_peers import small_job, tally_job, wide_job
+from peer_processes import DEADLINE, PeerProcess, TrainingSwarm, status_of
 from samples import merged
 
 
@@ -70,3 +71,24 @@ async def test_a_peer_that_comes_when_all_is_done_gets_the_final_state(swarm: Tr
     await swarm.until("it has left by itself", lambda: not later.running)
     assert later.status == 0
     await swarm.done([first, late, later])
+
+
+async def test_newcomers_that_see_only_each_other_wait_for_the_swarm(swarm: TrainingSwarm) -> None:
+    job = ("--job", str(tally_job(swarm.folder, steps=1_000_000)))
+    first = await swarm.start(*job)
+    await swarm.trained([first], 5)
+    first.signal(SIGSTOP)  # as it is on a machine that has too much to do
+    patient = (*job, "--agreement", "founding_patience=100")
+    one = await swarm.start(*patient, "--join", first.address)
+    two = await swarm.start(*patient, "--join", f"{first.address},{one.address}")
+    for newcomer in (one, two):
+        await swarm.until("its seed is silent", lambda newcomer=newcomer: "a seed does not answer" in newcomer.log)
+    async with asyncio.timeout(DEADLINE):
+        while two.id not in {member.peer.id[:8] for member in (await status_of(one)).members}:
+            pass  # until they see each other; every look is a call
+    first.signal(SIGCONT)
+    await swarm.together([first, one, two])
+    await swarm.trained(swarm.peers, 3)
+    assert not any("founds one" in newcomer.log for newcomer in (one, two))
+    assert first.rounds.keys() >= one.rounds.keys() | two.rounds.keys(), "nobody trained without it"
+    merged(swarm.peers)
