@@ -109,9 +109,12 @@ def certify_node(
     return (_issue(issuer, subject, key, days=days, at=at or now(), depth=depth), *issuer.chain)
 
 
-def make_process(node: Holder, *, at: datetime | None = None) -> Holder:
-    """Credentials of one process under ``node``, valid as long as the node's; the key lives in memory only."""
-    key = new_key()
+def make_process(node: Holder, *, key: PrivateKey | None = None, at: datetime | None = None) -> Holder:
+    """Credentials of one process under ``node``, valid as long as the node's; the key lives in memory only.
+
+    key: of a process that has one already, whose node has a newer certificate.
+    """
+    key = key or new_key()
     subject = _subject(node.swarm, Role.PROCESS, key.public_key())
     leaf = _issue(node, subject, key.public_key(), days=AUTHORITY_DAYS, at=at or now())
     return Holder(key, (leaf, *node.chain), node.authority)

@@ -41,6 +41,10 @@ class Acquaintances:
         self._arrivals: dict[str, TokenBucket] = {}
         self._own = _met(read_bearer(security.holder.chain, security.holder.authority, now()))
 
+    def renew(self, bearer: Bearer) -> None:
+        """This process has a newer certificate."""
+        self._own = _met(bearer)
+
     def knows(self, process: str) -> bool:
         """Whether a certificate of it has been seen that has not expired."""
         return self._find(process) is not None

@@ -31,10 +31,9 @@ from lepton_p2p.runtime.admission import Applicant, obtain
 from lepton_p2p.runtime.events import EventHub
 from lepton_p2p.runtime.greeting import Greeting
 from lepton_p2p.runtime.node_credentials import NodeCredentials
+from lepton_p2p.runtime.offices import Offices, open_offices
 from lepton_p2p.runtime.options import NodeOptions
-from lepton_p2p.runtime.revoking import Revoker
 from lepton_p2p.runtime.state_lock import locked
-from lepton_p2p.runtime.vetting import Vetting
 from lepton_p2p.tasks import OwnedTasks
 from lepton_p2p.transport.addresses import check_exposure, expand, resolve_advertised
 from lepton_p2p.transport.channels import Channels
@@ -70,8 +69,7 @@ class Node:
         """Whether this peer founded its lineage: it starts from its own state and needs nobody's."""
         self.credentials: NodeCredentials | None = None
         """What this peer shows and whom it believes; None in a swarm without credentials."""
-        self.revoker: Revoker | None = None
-        self._vetting: Vetting | None = None
+        self.offices: Offices | None = None
         self._book = AddressBook(options.state_dir)
         self._met = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
@@ -138,21 +136,17 @@ class Node:
         self._stack.push_async_callback(self.hub.close)
         self._make_machines()
         if self.credentials is not None:
-            self._vetting = Vetting(
+            self.offices = open_offices(
                 self.credentials,
-                show=lambda to, ids: self.channels.show(to, ids, options.call_timeout),
-                feed=self._hear,
+                self.channels,
+                self.tasks,
+                hear=self._hear,
                 news=self.swim.news,
-                tasks=self.tasks,
-            )
-            self.revoker = self.channels.revocations = Revoker(
-                self.credentials,
-                exchange=lambda to, rows: self.channels.exchange_revocations(to, rows, options.call_timeout),
+                others=lambda: [peer for peer in self.view() if peer != self.me],
                 expel=self._expel,
                 fail=self.fail,
-                tasks=self.tasks,
+                timeout=options.call_timeout,
             )
-            self.tasks.spawn(self.credentials.watch_expiry(self.fail), "watch the certificate")
         await server.start(handlers(self))
         self.server = server
         seeds = await expand(options.join, mine=address)
@@ -210,7 +204,7 @@ class Node:
 
     def deliver_packet(self, packet: Packet) -> None:
         """A packet of another peer's failure detector."""
-        (self._hear if self._vetting is None else self._vetting.deliver)(packet)
+        (self._hear if self.offices is None else self.offices.vetting.deliver)(packet)
 
     def _hear(self, packet: Packet) -> None:
         self._membership.feed(lambda now: self.swim.receive(now, packet))
@@ -304,8 +298,8 @@ class Node:
                 self.agreement.unanswered.discard(address)
                 self.events.publish("seed_answered", address)
             case Refused():
-                assert self._vetting is not None  # nothing is refused where nothing is signed
-                self._vetting.refused(event)
+                assert self.offices is not None  # nothing is refused where nothing is signed
+                self.offices.vetting.refused(event)
             case _:
                 _log.warning("others believed this peer dead (it was stalled or cut off); it is back")
                 self.events.publish("declared_dead", "others believed this peer dead; it is back", peer=self.me.id)

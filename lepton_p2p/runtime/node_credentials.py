@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -33,10 +34,6 @@ MAX_ISSUED: Final = 10_000
 """Nodes that a peer remembers to have certified; beyond it certifies no more, lest an invitation fill the disk."""
 
 
-_DAY: Final = 86_400.0
-_WARN_SECONDS: Final = 30 * _DAY
-
-
 class NodeCredentials:
     """The node ``holder`` and a fresh process under it.  folder: where the node's credentials are kept, if anywhere.
 
@@ -45,31 +42,39 @@ class NodeCredentials:
 
     def __init__(self, holder: Holder, folder: Path | None) -> None:
         self.node = holder
-        self._folder = KeysFolder(folder) if folder is not None else None
-        revoked = self._folder.revoked() if self._folder is not None else ()
+        self.folder = KeysFolder(folder) if folder is not None else None
+        revoked = self.folder.revoked() if self.folder is not None else ()
         self.security = Security(make_process(holder), Revocations(holder.authority, revoked))
         self.id = PeerId(self.security.holder.id)
         self.acquaintances = Acquaintances(self.security, time.monotonic)
         self.claims = SignedClaims(self.security.holder, self.acquaintances)
-        bearer = read_bearer(self.security.holder.chain, holder.authority, now())
-        self.security.check(bearer)
-        self.own_nodes = frozenset(bearer.nodes)
-        """This node, and those that have certified it: if one of them is revoked, so is this peer."""
-        self._bearer = bearer
+        self._bearer = read_bearer(self.security.holder.chain, holder.authority, now())
+        self.security.check(self._bearer)
         self._writing = asyncio.Lock()
         self._bucket = TokenBucket(ENROLMENTS, 1.0)
-        self._issued = set(self._folder.issued_ids()) if self._folder is not None else set[str]()
+        self._issued = set(self.folder.issued_ids()) if self.folder is not None else set[str]()
 
-    async def watch_expiry(self, fail: Callable[[BaseException], None]) -> None:
-        """Warn every day of the last month, and ``fail`` when the others take this peer for a stranger."""
-        while (left := (self._bearer.expires - now()).total_seconds()) > 0:
-            if left < _WARN_SECONDS:
-                _log.warning(
-                    "this machine's certificate expires soon: lepton-peer keys renew, then start this peer again",
-                    hours=round(left / 3600),
-                )
-            await asyncio.sleep(min(left, _DAY))
-        fail(CredentialsRefused("this machine's certificate has expired: get a new token and join again"))
+    @property
+    def expires(self) -> datetime:
+        """When the others take this peer for a stranger, unless it is renewed."""
+        return self._bearer.expires
+
+    @property
+    def own_nodes(self) -> frozenset[str]:
+        """This node, and those that have certified it: if one of them is revoked, so is this peer."""
+        return frozenset(self._bearer.nodes)
+
+    def adopt(self, node: Holder) -> None:
+        """Go on under a newer certificate of this node's key; the process keeps its key and its id."""
+        process = make_process(node, key=self.security.holder.key)
+        self._bearer = read_bearer(process.chain, node.authority, now())
+        self.node, self.security.holder = node, process
+        self.acquaintances.renew(self._bearer)
+
+    async def keep(self) -> None:
+        """Write this node's certificate down, for the next start; :class:`ConfigError` if that cannot be done."""
+        if self.folder is not None:
+            await asyncio.to_thread(self.folder.store, self.node)
 
     def revoked_by(self, statement: bytes) -> bool:
         """Whether ``statement`` is a valid one, and about this node or one that certified it."""
@@ -85,9 +90,9 @@ class NodeCredentials:
 
     async def keep_revoked(self) -> None:
         """Write down what is revoked, for the next start."""
-        if self._folder is not None:
+        if self.folder is not None:
             async with self._writing:
-                await asyncio.to_thread(self._folder.keep_revoked, self.security.revocations.encoded())
+                await asyncio.to_thread(self.folder.keep_revoked, self.security.revocations.encoded())
 
     async def enrol(self, request: Request, asker: Bearer, members: Callable[[], list[PeerInfo]]) -> Enrolled:
         """Certify a machine if this node may, else name those of ``members`` that may."""
@@ -102,8 +107,8 @@ class NodeCredentials:
         if len(self._issued) >= MAX_ISSUED and node not in self._issued:
             raise CredentialsRefused(f"this peer has certified {MAX_ISSUED} nodes and certifies no more")
         chain = grant(self.node, asker, request)
-        if self._folder is not None:
-            await asyncio.to_thread(self._folder.record, chain[0])
+        if self.folder is not None:
+            await asyncio.to_thread(self.folder.record, chain[0])
         self._issued.add(node)
         _log.info("certified a machine", node=short(node), name=request.name, invite=short(asker.id))
         return Enrolled(chain)

@@ -113,8 +113,8 @@ class CredentialsService:
         return await self.credentials.enrol(request, asker, lambda: list(self.node.view()))
 
     async def exchange(self, statements: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        assert self.node.revoker is not None  # made together with the credentials
-        return await self.node.revoker.answer(statements)
+        assert self.node.offices is not None  # made together with the credentials
+        return await self.node.offices.revoker.answer(statements)
 
     async def show(self, processes: tuple[PeerId, ...]) -> tuple[Chain, ...]:
         return self.credentials.acquaintances.chains(processes)

@@ -229,6 +229,16 @@ class Channels:
         if remote is not None:
             await remote.close()
 
+    async def reconnect(self, grace: float) -> None:
+        """Make every call from now on over new connections, with the credentials of the moment.
+
+        Calls in progress have ``grace`` seconds to end on the old ones.
+        """
+        if self._security is not None:
+            self._tls = self._security.for_channel()
+        remotes, self._remotes = list(self._remotes.values()), {}
+        await asyncio.gather(*(remote.close(grace) for remote in remotes))
+
     async def close(self) -> None:
         """Close all channels; calls in progress and later ones raise :class:`Closed`.  May be called twice."""
         self._closed = True

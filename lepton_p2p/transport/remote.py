@@ -84,5 +84,6 @@ class Remote:
     def swarm(self) -> swarm_pb2_grpc.SwarmAsyncStub:
         return swarm_pb2_grpc.SwarmStub(self._bulk)
 
-    async def close(self) -> None:
-        await asyncio.gather(*(channel.close(None) for channel in self._open))
+    async def close(self, grace: float | None = None) -> None:
+        """Calls in progress have ``grace`` seconds to end."""
+        await asyncio.gather(*(channel.close(grace) for channel in self._open))

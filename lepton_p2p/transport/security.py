@@ -34,10 +34,23 @@ class Security:
         self._callers: dict[str, Bearer] = {}
 
     def for_server(self) -> grpc.ServerCredentials:
-        """Who has no certificate of this swarm does not get past the handshake."""
-        pair = (private_pem(self.holder.key), to_pem(self.holder.chain))
-        return grpc.ssl_server_credentials(
-            [pair], root_certificates=to_pem([self.holder.authority]), require_client_auth=True
+        """Who has no certificate of this swarm does not get past the handshake.
+
+        Each handshake shows the certificate of the moment: a running peer's is renewed.
+        """
+        shown = self.holder
+
+        def newer() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal shown
+            if shown is self.holder:
+                return None
+            shown = self.holder
+            return _configuration(shown)
+
+        return grpc.dynamic_ssl_server_credentials(
+            _configuration(shown),
+            newer,  # type: ignore[arg-type]  # None is for "no change", says the library; its types do not know
+            require_client_authentication=True,
         )
 
     def for_channel(self) -> grpc.ChannelCredentials:
@@ -82,6 +95,11 @@ class Security:
         statement = self.revocations.against(bearer)
         if statement is not None:
             raise Revoked(f"node {short(statement.node)} was revoked: {statement.reason}", statement.encoded)
+
+
+def _configuration(holder: Holder) -> grpc.ServerCertificateConfiguration:
+    pair = (private_pem(holder.key), to_pem(holder.chain))
+    return grpc.ssl_server_certificate_configuration([pair], root_certificates=to_pem([holder.authority]))
 
 
 def _remember(among: dict[Key, Bearer], key: Key, bearer: Bearer) -> None:
