@@ -113,14 +113,18 @@ class Peer:
 
 
 class ComposedSwarm:
-    """The containers of one docker-compose project, from `up` to `down`."""
+    """The containers of one docker-compose project, from `up` to `down`; ``more``: further compose files."""
 
-    def __init__(self, project: str, image: str) -> None:
+    def __init__(self, project: str, image: str, *more: str) -> None:
         self._project = project
+        self._files = (*COMPOSE_FILES, *more)
         self._environment = {"SWARM_IMAGE": image, "SWARM_JOB": "/job.toml"}
+        self.token = ""
+        """What newcomers join with, where the swarm has credentials."""
         self._changed = threading.Condition()
         self._peers: dict[str, Peer] = {}
-        wanted = ["--filter", f"label=com.docker.compose.project={project}", "--filter", "event=health_status"]
+        labels = (f"label=com.docker.compose.project={project}", "label=com.docker.compose.oneoff=False")
+        wanted = [word for one in (*labels, "event=health_status") for word in ("--filter", one)]
         # From now on, also what happens before this program has connected.
         since = ["--since", str(int(time.time()))]
         self._events = Lines(["docker", "events", *since, *wanted, "--format", "{{json .}}"], self._on_health)
@@ -141,6 +145,16 @@ class ComposedSwarm:
             self._watch(peer)
         self.wait_until(lambda: all(peer.status for peer in new), "new peers tell their status", among=new)
         return new
+
+    def run(self, *argv: str) -> str:
+        """`docker-compose run`: a command of lepton-peer in a container of its own, with the seed's volumes."""
+        return self.compose("run", "--rm", "--no-deps", "-T", "seed", *argv)
+
+    def stranger(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """A command of lepton-peer in a container that is on the network and knows nothing."""
+        network, image = f"{self._project}_swarm", self._environment["SWARM_IMAGE"]
+        words = ["docker", "run", "--rm", "--network", network, image, *argv]
+        return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
 
     def kill(self, peer: Peer) -> None:
         """`docker kill`: SIGKILL, no goodbye."""
@@ -165,8 +179,15 @@ class ComposedSwarm:
 
     def compose(self, *words: str) -> str:
         """Run docker-compose for this project."""
-        files = [word for name in COMPOSE_FILES for word in ("-f", name)]
-        return command("docker-compose", "-p", self._project, *files, *words, environment=self._environment)
+        files = [word for name in self._files for word in ("-f", name)]
+        return command(
+            "docker-compose",
+            "-p",
+            self._project,
+            *files,
+            *words,
+            environment={**self._environment, "LEPTON_TOKEN": self.token},
+        )
 
     def down(self) -> None:
         """Remove containers and network, and end everything that was started to watch them."""

@@ -43,7 +43,16 @@ def image(engine: None) -> Iterator[str]:
 @pytest.fixture
 def swarm(image: str) -> Iterator[ComposedSwarm]:
     """No container yet; what the test starts is removed, and its last words are printed (shown if it failed)."""
-    swarm = ComposedSwarm(_unique(), image)
+    yield from _composed(ComposedSwarm(_unique(), image))
+
+
+@pytest.fixture
+def secured(image: str) -> Iterator[ComposedSwarm]:
+    """The same with docker-compose.secure.yml; it has no credentials yet."""
+    yield from _composed(ComposedSwarm(_unique(), image, "docker-compose.secure.yml"))
+
+
+def _composed(swarm: ComposedSwarm) -> Iterator[ComposedSwarm]:
     try:
         yield swarm
     finally:
