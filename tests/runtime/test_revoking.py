@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from swarm_keys import Family, node_of
 
-from lepton_p2p.credentials.bearer import to_pem
+from lepton_p2p.credentials.bearer import to_der, to_pem
 from lepton_p2p.credentials.certificates import Holder, make_process
 from lepton_p2p.credentials.revocations import Revocations, Statement, revoke
 from lepton_p2p.errors import Revoked, SwarmUnreachable
@@ -113,6 +113,15 @@ async def test_processes_of_a_revoked_node_are_cut_off_and_those_of_nodes_that_i
     assert not bench.failed, "this peer goes on"
     with pytest.raises(Revoked):
         bench.hears_of(processes[0])
+
+
+async def test_processes_that_were_only_heard_of_are_cut_off_as_well() -> None:
+    bench, heard_of = Bench(), make_process(OTHER)
+    known = bench.credentials.acquaintances
+    known.introduce(known.verify([to_der(heard_of.chain)]), frozenset({heard_of.id}))
+    await bench.revoker.take([against(OTHER).encoded])
+    assert heard_of.id in bench.expelled
+    assert known.key_of(heard_of.id) is None, "and what it signed counts no more"
 
 
 async def test_whose_machine_a_peer_is_is_known_when_it_has_called() -> None:

@@ -86,6 +86,7 @@ def test_too_many_rumours_are_refused_before_any_is_looked_at() -> None:
 
 
 def test_the_largest_view_fits_in_a_message() -> None:
-    rumour = Rumour(PeerInfo(PeerId("c" * 32), "peer-0001.swarm.example.org:7700"), Status.ALIVE, 10**6, A.id)
+    peer = PeerInfo(PeerId("c" * 32), "peer-0001.swarm.example.org:7700")
+    rumour = Rumour(peer, Status.SUSPECT, 10**6, A.id, bytes(72), bytes(73))  # signed, and everyone is suspected
     packet = Packet(A, Gossip(), (rumour,) * 10_000)
     assert packet_to_wire(packet).ByteSize() < 4 * 1024 * 1024
