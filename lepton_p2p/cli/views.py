@@ -59,6 +59,7 @@ def status_to_dict(status: StatusReport) -> dict[str, Any]:
         "uptime": status.uptime,
         "last_recovery_seconds": status.last_recovery_seconds,
         "checkpoint": None if status.checkpoint is None else dataclasses.asdict(status.checkpoint),
+        "claims_refused": status.claims_refused,
         "members": [member_to_dict(member) for member in status.members],
     }
 
@@ -113,6 +114,8 @@ def _numbers(status: StatusReport) -> Table:
     table.add_row("step", f"{status.step} (pass {status.data_pass})", "loss", loss_text(status.loss))
     table.add_row("samples/s", f"{status.samples_per_second:.0f}", "test", Text(metrics_text(status.metrics) or "-"))
     table.add_row("digest", Text(status.params_digest or "-"), "checkpoint", checkpoint_text(status.checkpoint))
+    if status.claims_refused:
+        table.add_row("claims", f"{status.claims_refused} refused", "", "")
     return table
 
 

@@ -179,6 +179,7 @@ def status_report(node: Node, host: JobHost, uptime: float) -> StatusReport:
         uptime=uptime,
         last_recovery_seconds=counters.last_recovery_seconds,
         checkpoint=host.durable.info,
+        claims_refused=node.swim.refused,
     )
 
 

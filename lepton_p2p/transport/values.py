@@ -125,7 +125,8 @@ class StatusReport:
     samples_per_second: of the whole swarm.  metrics: last evaluation, by name.  params_digest: hex, equal on
     all members ("": none yet).  job_digest, job_name: "" without a job.  uptime: seconds since the start.
     last_recovery_seconds: from the last broken attempt to the next decided round (None: nothing broke yet).
-    checkpoint: None if there is none, and none could not be written.
+    checkpoint: None if there is none, and none could not be written.  claims_refused: membership claims of others that
+    were dropped, because a signature did not hold or its maker is no member.
     """
 
     peer: PeerInfo
@@ -149,6 +150,7 @@ class StatusReport:
     uptime: float = 0.0
     last_recovery_seconds: float | None = None
     checkpoint: CheckpointInfo | None = None
+    claims_refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

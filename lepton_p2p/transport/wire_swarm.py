@@ -56,6 +56,7 @@ def status_to_wire(report: StatusReport) -> pb.StatusReply:
         uptime_seconds=report.uptime,
         last_recovery_seconds=report.last_recovery_seconds,
         checkpoint=None if report.checkpoint is None else _checkpoint_to_wire(report.checkpoint),
+        claims_refused=report.claims_refused,
     )
 
 
@@ -86,6 +87,7 @@ def status_reply_from_wire(reply: pb.StatusReply) -> StatusReport:
         uptime=reply.uptime_seconds,
         last_recovery_seconds=reply.last_recovery_seconds if reply.HasField("last_recovery_seconds") else None,
         checkpoint=_checkpoint_from_wire(reply.checkpoint) if reply.HasField("checkpoint") else None,
+        claims_refused=check_counter(reply.claims_refused, "a count"),
     )
 
 

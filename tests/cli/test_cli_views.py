@@ -35,6 +35,7 @@ def test_json_has_every_field_under_its_stable_name() -> None:
     assert (table["rounds_done"], table["rounds_retried"], table["rounds_lost"]) == (119, 1, 0)
     assert table["params_digest"] == "00ff00ff00ff00ff"
     assert table["last_recovery_seconds"] is None
+    assert table["claims_refused"] == 0
     assert table["members"][2] == {
         "peer": "00000003" + 24 * "0",
         "address": "127.0.0.1:7703",
@@ -44,6 +45,11 @@ def test_json_has_every_field_under_its_stable_name() -> None:
         "node": "",
         "node_name": "",
     }
+
+
+def test_refused_claims_are_shown_if_there_are_any() -> None:
+    assert "refused" not in drawn(status_panel(a_status()))
+    assert "7 refused" in drawn(status_panel(a_status(claims_refused=7)))
 
 
 def test_a_line_says_what_matters_now() -> None:

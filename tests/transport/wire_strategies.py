@@ -201,5 +201,6 @@ statuses = st.builds(
     job_name=names,
     uptime=numbers,
     last_recovery_seconds=st.none() | numbers,
+    claims_refused=counters,
     checkpoint=st.none() | st.builds(CheckpointInfo, counters, numbers, numbers, counters, counters),
 )

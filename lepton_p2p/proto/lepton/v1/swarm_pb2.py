@@ -28,7 +28,7 @@ from lepton_p2p.proto.lepton.v1 import membership_pb2 as lepton_dot_v1_dot_membe
 from lepton_p2p.proto.lepton.v1 import state_pb2 as lepton_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lepton/v1/swarm.proto\x12\tlepton.v1\x1a\x16lepton/v1/common.proto\x1a\x14lepton/v1/jobs.proto\x1a\x1alepton/v1/membership.proto\x1a\x15lepton/v1/state.proto\"\xa0\x01\n\nMemberView\x12!\n\x04peer\x18\x01 \x01(\x0b\x32\x13.lepton.v1.PeerInfo\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.lepton.v1.MemberStatus\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x10\n\x08in_epoch\x18\x04 \x01(\x08\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\x11\n\tnode_name\x18\x06 \x01(\t\"a\n\nCheckpoint\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x13\n\x0b\x61ge_seconds\x18\x02 \x01(\x01\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x05 \x01(\x04\"\x0f\n\rStatusRequest\"\x8a\x05\n\x0bStatusReply\x12!\n\x04peer\x18\x01 \x01(\x0b\x32\x13.lepton.v1.PeerInfo\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05swarm\x18\x03 \x01(\t\x12&\n\x07members\x18\x04 \x03(\x0b\x32\x15.lepton.v1.MemberView\x12\x1f\n\x05phase\x18\x05 \x01(\x0e\x32\x10.lepton.v1.Phase\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\x12\r\n\x05round\x18\x07 \x01(\x04\x12\x0c\n\x04step\x18\x08 \x01(\x04\x12\x11\n\tdata_pass\x18\t \x01(\x04\x12\x11\n\x04loss\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\x12samples_per_second\x18\x0b \x01(\x01\x12\x34\n\x07metrics\x18\x0c \x03(\x0b\x32#.lepton.v1.StatusReply.MetricsEntry\x12\x13\n\x0brounds_done\x18\r \x01(\x04\x12\x16\n\x0erounds_retried\x18\x0e \x01(\x04\x12\x13\n\x0brounds_lost\x18\x0f \x01(\x04\x12\x15\n\rparams_digest\x18\x10 \x01(\t\x12\x12\n\njob_digest\x18\x11 \x01(\t\x12\x10\n\x08job_name\x18\x12 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x13 \x01(\x01\x12\"\n\x15last_recovery_seconds\x18\x14 \x01(\x01H\x01\x88\x01\x01\x12.\n\ncheckpoint\x18\x15 \x01(\x0b\x32\x15.lepton.v1.CheckpointH\x02\x88\x01\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x07\n\x05_lossB\x18\n\x16_last_recovery_secondsB\r\n\x0b_checkpoint\"\x10\n\x0eMembersRequest\"6\n\x0cMembersReply\x12&\n\x07members\x18\x01 \x03(\x0b\x32\x15.lepton.v1.MemberView\"\x0f\n\rEventsRequest\"\x9c\x01\n\x05\x45vent\x12\x0c\n\x04time\x18\x01 \x01(\x01\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04peer\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12,\n\x06values\x18\x05 \x03(\x0b\x32\x1c.lepton.v1.Event.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x10\n\x0eWeightsRequest*e\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x0e\n\nPHASE_IDLE\x10\x01\x12\x11\n\rPHASE_JOINING\x10\x02\x12\x12\n\x0ePHASE_TRAINING\x10\x03\x12\x0e\n\nPHASE_DONE\x10\x04\x32\xab\x02\n\x05Swarm\x12:\n\x06Status\x12\x18.lepton.v1.StatusRequest\x1a\x16.lepton.v1.StatusReply\x12=\n\x07Members\x12\x19.lepton.v1.MembersRequest\x1a\x17.lepton.v1.MembersReply\x12/\n\x06Submit\x12\x0e.lepton.v1.Job\x1a\x15.lepton.v1.OfferReply\x12\x36\n\x06\x45vents\x12\x18.lepton.v1.EventsRequest\x1a\x10.lepton.v1.Event0\x01\x12>\n\x07Weights\x12\x19.lepton.v1.WeightsRequest\x1a\x18.lepton.v1.ManifestReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lepton/v1/swarm.proto\x12\tlepton.v1\x1a\x16lepton/v1/common.proto\x1a\x14lepton/v1/jobs.proto\x1a\x1alepton/v1/membership.proto\x1a\x15lepton/v1/state.proto\"\xa0\x01\n\nMemberView\x12!\n\x04peer\x18\x01 \x01(\x0b\x32\x13.lepton.v1.PeerInfo\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.lepton.v1.MemberStatus\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x10\n\x08in_epoch\x18\x04 \x01(\x08\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\x11\n\tnode_name\x18\x06 \x01(\t\"a\n\nCheckpoint\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x13\n\x0b\x61ge_seconds\x18\x02 \x01(\x01\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x05 \x01(\x04\"\x0f\n\rStatusRequest\"\xa2\x05\n\x0bStatusReply\x12!\n\x04peer\x18\x01 \x01(\x0b\x32\x13.lepton.v1.PeerInfo\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05swarm\x18\x03 \x01(\t\x12&\n\x07members\x18\x04 \x03(\x0b\x32\x15.lepton.v1.MemberView\x12\x1f\n\x05phase\x18\x05 \x01(\x0e\x32\x10.lepton.v1.Phase\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\x12\r\n\x05round\x18\x07 \x01(\x04\x12\x0c\n\x04step\x18\x08 \x01(\x04\x12\x11\n\tdata_pass\x18\t \x01(\x04\x12\x11\n\x04loss\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\x12samples_per_second\x18\x0b \x01(\x01\x12\x34\n\x07metrics\x18\x0c \x03(\x0b\x32#.lepton.v1.StatusReply.MetricsEntry\x12\x13\n\x0brounds_done\x18\r \x01(\x04\x12\x16\n\x0erounds_retried\x18\x0e \x01(\x04\x12\x13\n\x0brounds_lost\x18\x0f \x01(\x04\x12\x15\n\rparams_digest\x18\x10 \x01(\t\x12\x12\n\njob_digest\x18\x11 \x01(\t\x12\x10\n\x08job_name\x18\x12 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x13 \x01(\x01\x12\"\n\x15last_recovery_seconds\x18\x14 \x01(\x01H\x01\x88\x01\x01\x12.\n\ncheckpoint\x18\x15 \x01(\x0b\x32\x15.lepton.v1.CheckpointH\x02\x88\x01\x01\x12\x16\n\x0e\x63laims_refused\x18\x16 \x01(\x04\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x07\n\x05_lossB\x18\n\x16_last_recovery_secondsB\r\n\x0b_checkpoint\"\x10\n\x0eMembersRequest\"6\n\x0cMembersReply\x12&\n\x07members\x18\x01 \x03(\x0b\x32\x15.lepton.v1.MemberView\"\x0f\n\rEventsRequest\"\x9c\x01\n\x05\x45vent\x12\x0c\n\x04time\x18\x01 \x01(\x01\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04peer\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12,\n\x06values\x18\x05 \x03(\x0b\x32\x1c.lepton.v1.Event.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x10\n\x0eWeightsRequest*e\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x0e\n\nPHASE_IDLE\x10\x01\x12\x11\n\rPHASE_JOINING\x10\x02\x12\x12\n\x0ePHASE_TRAINING\x10\x03\x12\x0e\n\nPHASE_DONE\x10\x04\x32\xab\x02\n\x05Swarm\x12:\n\x06Status\x12\x18.lepton.v1.StatusRequest\x1a\x16.lepton.v1.StatusReply\x12=\n\x07Members\x12\x19.lepton.v1.MembersRequest\x1a\x17.lepton.v1.MembersReply\x12/\n\x06Submit\x12\x0e.lepton.v1.Job\x1a\x15.lepton.v1.OfferReply\x12\x36\n\x06\x45vents\x12\x18.lepton.v1.EventsRequest\x1a\x10.lepton.v1.Event0\x01\x12>\n\x07Weights\x12\x19.lepton.v1.WeightsRequest\x1a\x18.lepton.v1.ManifestReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREPLY_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_EVENT_VALUESENTRY']._loaded_options = None
   _globals['_EVENT_VALUESENTRY']._serialized_options = b'8\001'
-  _globals['_PHASE']._serialized_start=1333
-  _globals['_PHASE']._serialized_end=1434
+  _globals['_PHASE']._serialized_start=1357
+  _globals['_PHASE']._serialized_end=1458
   _globals['_MEMBERVIEW']._serialized_start=134
   _globals['_MEMBERVIEW']._serialized_end=294
   _globals['_CHECKPOINT']._serialized_start=296
@@ -48,21 +48,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREQUEST']._serialized_start=395
   _globals['_STATUSREQUEST']._serialized_end=410
   _globals['_STATUSREPLY']._serialized_start=413
-  _globals['_STATUSREPLY']._serialized_end=1063
-  _globals['_STATUSREPLY_METRICSENTRY']._serialized_start=967
-  _globals['_STATUSREPLY_METRICSENTRY']._serialized_end=1013
-  _globals['_MEMBERSREQUEST']._serialized_start=1065
-  _globals['_MEMBERSREQUEST']._serialized_end=1081
-  _globals['_MEMBERSREPLY']._serialized_start=1083
-  _globals['_MEMBERSREPLY']._serialized_end=1137
-  _globals['_EVENTSREQUEST']._serialized_start=1139
-  _globals['_EVENTSREQUEST']._serialized_end=1154
-  _globals['_EVENT']._serialized_start=1157
-  _globals['_EVENT']._serialized_end=1313
-  _globals['_EVENT_VALUESENTRY']._serialized_start=1268
-  _globals['_EVENT_VALUESENTRY']._serialized_end=1313
-  _globals['_WEIGHTSREQUEST']._serialized_start=1315
-  _globals['_WEIGHTSREQUEST']._serialized_end=1331
-  _globals['_SWARM']._serialized_start=1437
-  _globals['_SWARM']._serialized_end=1736
+  _globals['_STATUSREPLY']._serialized_end=1087
+  _globals['_STATUSREPLY_METRICSENTRY']._serialized_start=991
+  _globals['_STATUSREPLY_METRICSENTRY']._serialized_end=1037
+  _globals['_MEMBERSREQUEST']._serialized_start=1089
+  _globals['_MEMBERSREQUEST']._serialized_end=1105
+  _globals['_MEMBERSREPLY']._serialized_start=1107
+  _globals['_MEMBERSREPLY']._serialized_end=1161
+  _globals['_EVENTSREQUEST']._serialized_start=1163
+  _globals['_EVENTSREQUEST']._serialized_end=1178
+  _globals['_EVENT']._serialized_start=1181
+  _globals['_EVENT']._serialized_end=1337
+  _globals['_EVENT_VALUESENTRY']._serialized_start=1292
+  _globals['_EVENT_VALUESENTRY']._serialized_end=1337
+  _globals['_WEIGHTSREQUEST']._serialized_start=1339
+  _globals['_WEIGHTSREQUEST']._serialized_end=1355
+  _globals['_SWARM']._serialized_start=1461
+  _globals['_SWARM']._serialized_end=1760
 # @@protoc_insertion_point(module_scope)

@@ -181,6 +181,7 @@ class StatusReply(_message.Message):
     UPTIME_SECONDS_FIELD_NUMBER: _builtins.int
     LAST_RECOVERY_SECONDS_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    CLAIMS_REFUSED_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Package version; at most 64 characters."""
     swarm: _builtins.str
@@ -211,6 +212,8 @@ class StatusReply(_message.Message):
     """Since the peer started."""
     last_recovery_seconds: _builtins.float
     """From the last broken attempt to the next decided round; absent: nothing broke yet."""
+    claims_refused: _builtins.int
+    """Membership claims of others that were dropped: a signature did not hold, or its maker is no member."""
     @_builtins.property
     def peer(self) -> _common_pb2.PeerInfo: ...
     @_builtins.property
@@ -249,10 +252,11 @@ class StatusReply(_message.Message):
         uptime_seconds: _builtins.float = ...,
         last_recovery_seconds: _builtins.float | None = ...,
         checkpoint: Global___Checkpoint | None = ...,
+        claims_refused: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint", "_last_recovery_seconds", b"_last_recovery_seconds", "_loss", b"_loss", "checkpoint", b"checkpoint", "last_recovery_seconds", b"last_recovery_seconds", "loss", b"loss", "peer", b"peer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint", "_last_recovery_seconds", b"_last_recovery_seconds", "_loss", b"_loss", "checkpoint", b"checkpoint", "data_pass", b"data_pass", "epoch", b"epoch", "job_digest", b"job_digest", "job_name", b"job_name", "last_recovery_seconds", b"last_recovery_seconds", "loss", b"loss", "members", b"members", "metrics", b"metrics", "params_digest", b"params_digest", "peer", b"peer", "phase", b"phase", "round", b"round", "rounds_done", b"rounds_done", "rounds_lost", b"rounds_lost", "rounds_retried", b"rounds_retried", "samples_per_second", b"samples_per_second", "step", b"step", "swarm", b"swarm", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint", "_last_recovery_seconds", b"_last_recovery_seconds", "_loss", b"_loss", "checkpoint", b"checkpoint", "claims_refused", b"claims_refused", "data_pass", b"data_pass", "epoch", b"epoch", "job_digest", b"job_digest", "job_name", b"job_name", "last_recovery_seconds", b"last_recovery_seconds", "loss", b"loss", "members", b"members", "metrics", b"metrics", "params_digest", b"params_digest", "peer", b"peer", "phase", b"phase", "round", b"round", "rounds_done", b"rounds_done", "rounds_lost", b"rounds_lost", "rounds_retried", b"rounds_retried", "samples_per_second", b"samples_per_second", "step", b"step", "swarm", b"swarm", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__checkpoint: _TypeAlias = _typing.Literal["checkpoint"]  # noqa: Y015
     _WhichOneofArgType__checkpoint: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint"]  # noqa: Y015
