@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import signal
 import sys
@@ -36,6 +37,11 @@ def main() -> int:
         story = schedule(options.seed, options.peers, usable(options.faults, {"network", "disk"}))
         print("\n".join(map(str, islice(story, 60))))
         return 0
+    if options.containers:
+        script = Path(__file__).with_name("test_swarm.sh")
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        os.environ |= {"SWARM_TESTS_MARK": "chaos", "SWARM_CHAOS_SEED": str(options.seed), "PATH": path}
+        os.execv(script, [str(script), "-s"])
     available = frozenset()
     if not apart():
         why = "--loopback" if options.loopback else impossible()
@@ -60,6 +66,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pace", type=float, default=0.02, help="seconds that every step takes at least")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     parser.add_argument("--logs", type=Path, help="keep what everybody logged there, also if all is well")
+    parser.add_argument("--containers", action="store_true", help="docker kill, pause and network disconnect instead")
     parser.add_argument("--list", action="store_true", help="show what the seed stands for, and end")
     options = parser.parse_args()
     if unknown := [name for name in options.faults if name not in KINDS]:

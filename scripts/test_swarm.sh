@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the container tests (`make test-swarm`); arguments go to pytest.  Needs docker and docker-compose, and pytest on PATH.
+# Run the container tests (`make test-swarm`); arguments go to pytest, SWARM_TESTS_MARK says which.  Needs docker and docker-compose, and pytest on PATH.
 #
 # Uses the Docker daemon that answers.  If none does (CI, bare machines) it starts one of its own, as root, in a network
 # namespace of its own, and removes it with everything in it: no bridge, no firewall rule and no image stays behind.
@@ -98,4 +98,4 @@ export SWARM_BASE
 # The classic builder, which every engine has; compose asks the engine itself.
 export DOCKER_BUILDKIT=0 COMPOSE_DOCKER_CLI_BUILD=0
 export SWARM_TESTS_REQUIRED=1
-python -m pytest tests/swarm -m swarm "$@"
+python -m pytest tests/swarm -m "${SWARM_TESTS_MARK:-swarm and not chaos}" "$@"
