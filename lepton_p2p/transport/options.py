@@ -27,7 +27,7 @@ SERVER_OPTIONS: Final = (
     # Callers ping idle connections every 5 s (see below), which is none of the abuse that costs a connection: pings
     # more often than once in a second, several times in a row, with nothing answered in between.
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1000),
     ("grpc.http2.max_ping_strikes", 5),
 )
 
