@@ -11,7 +11,7 @@ from process_swarm import Nursery, ProcessSwarm
 from lepton_p2p.credentials.certificates import Holder, certify_node
 from lepton_p2p.credentials.folder import KeysFolder
 
-LIFE = 12.0
+LIFE = 15.0
 """Seconds that the members' certificates are valid for: time enough to start on a busy machine, in two thirds of it."""
 
 
