@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 import pytest
 from composed_swarm import ComposedSwarm, Peer
 
-pytestmark = [pytest.mark.swarm, pytest.mark.chaos, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.swarm, pytest.mark.chaos, pytest.mark.timeout(1800)]
 SEED = int(os.environ.get("SWARM_CHAOS_SEED", "11"))
 DEEDS = ("kill", "pause", "disconnect")
 
@@ -41,4 +41,4 @@ def test_chaos_of_containers(swarm: ComposedSwarm) -> None:
                 swarm.wait_for_progress(others)
         swarm.wait_for_one_epoch(swarm.living)
         swarm.wait_for_progress(swarm.living)
-    swarm.wait_for_one_result(swarm.living)
+    swarm.wait_for_one_result(swarm.living, timeout=900)
