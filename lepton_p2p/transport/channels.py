@@ -9,7 +9,7 @@ from typing import Final, Protocol, Self, TypeVar
 
 import grpc
 
-from lepton_p2p.errors import Closed, CredentialsRefused, ProtocolMismatch, Revoked
+from lepton_p2p.errors import Closed, CredentialsRefused, ProtocolMismatch, Revoked, SwarmUnreachable
 from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.membership.messages import Packet
 from lepton_p2p.proto.lepton.v1 import (
@@ -21,7 +21,7 @@ from lepton_p2p.proto.lepton.v1 import (
 )
 from lepton_p2p.rounds.messages import RoundMessage
 from lepton_p2p.transport.diagnosis import diagnose
-from lepton_p2p.transport.faults import from_status
+from lepton_p2p.transport.faults import broke_off, from_status
 from lepton_p2p.transport.links.link import Purpose
 from lepton_p2p.transport.links.tickets import Ticket
 from lepton_p2p.transport.metadata import REVOKED_KEY, Hello, Metadata
@@ -109,7 +109,8 @@ class Channels:
     Timeouts are in seconds.  Every method raises :class:`SwarmUnreachable` (refused, gone, no answer in time, another
     peer's answer), :class:`AddressError` (does not parse or resolve), :class:`WrongSwarm`,
     :class:`ProtocolMismatch` (also for answers that are malformed), :class:`Closed`, or whatever
-    :class:`LeptonError` the peer's handler raised.  Nothing is retried, and an unreachable peer fails at once.
+    :class:`LeptonError` the peer's handler raised.  Nothing is retried unless it says so, and an unreachable peer fails
+    at once.
     """
 
     def __init__(
@@ -135,8 +136,18 @@ class Channels:
         await self._call(to, self._remote(to).membership.Deliver, packet_to_wire(packet), timeout, _nothing)
 
     async def deliver_round(self, to: str, message: RoundMessage, timeout: float) -> None:
-        """Hand ``message`` to the agreement at ``to``; await one before the next to keep their order."""
-        await self._call(to, self._remote(to).rounds.Deliver, round_message_to_wire(message), timeout, _nothing)
+        """Hand ``message`` to the agreement at ``to``; await one before the next to keep their order.
+
+        If an open connection breaks under it, it is sent once more over a new one, and may then arrive twice: a peer
+        whose connections were reset must not look like a dead one, which refuses the new connection at once.
+        """
+        request = round_message_to_wire(message)
+        try:
+            await self._call(to, self._remote(to).rounds.Deliver, request, timeout, _nothing)
+        except SwarmUnreachable as error:
+            if not broke_off(error):
+                raise
+            await self._call(to, self._remote(to).rounds.Deliver, request, timeout, _nothing)
 
     async def open_link(
         self, to: Where, purpose: Purpose, *, share: bytes = b"", timeout: float = DEFAULT_TIMEOUT

@@ -108,6 +108,17 @@ def from_status(error: grpc.aio.AioRpcError, *, to: str, timeout: float | None, 
             return LeptonError(f"{to} failed: {details or code.name}")
 
 
+def broke_off(error: LeptonError) -> bool:
+    """Whether ``error`` comes from a connection that broke under a call: that says nothing yet about the peer."""
+    cause = error.__context__
+    return (
+        isinstance(cause, grpc.aio.AioRpcError)
+        and cause.code() is grpc.StatusCode.UNAVAILABLE
+        and ERROR_KEY not in dict(cause.trailing_metadata() or ())
+        and not _REFUSED.search(cause.details() or "")
+    )
+
+
 def _refused_by_peer(
     name: str | bytes, details: str, trailing: tuple[tuple[str, str | bytes], ...], *, to: str, mine: Hello
 ) -> LeptonError:

@@ -177,7 +177,8 @@ def _close(draw: Draw) -> list[Mishap]:
     return [Mishap("close", draw.some(1, 1))]
 
 
-@_kind("reset", "for a moment every packet of one is answered by a reset", needs=_NETWORK)
+# Who is refused wherever it calls is as good as dead to the others, and they to it.
+@_kind("reset", "for a moment every packet of one is answered by a reset", needs=_NETWORK, parts=True)
 def _reset(draw: Draw) -> list[Mishap]:
     return [Mishap("reset", draw.some(1, 1), lasts=draw.seconds(0.05, 1.0))]
 

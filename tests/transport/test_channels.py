@@ -10,6 +10,7 @@ from dataclasses import replace
 import psutil
 import pytest
 from control_fakes import DEADLINE, JOB, MANIFEST, ME, MEMBERS, RESULT, STATUS, YOU, Recorder, calling, failing, serving
+from man_in_the_middle import Middle, Passing
 
 from lepton_p2p import errors
 from lepton_p2p.errors import (
@@ -21,6 +22,7 @@ from lepton_p2p.errors import (
     SwarmUnreachable,
     WrongSwarm,
 )
+from lepton_p2p.identity import split_address
 from lepton_p2p.membership.messages import Packet, Ping
 from lepton_p2p.rounds.messages import Leaving
 from lepton_p2p.transport.channels import Channels
@@ -250,6 +252,41 @@ async def test_a_peer_that_came_back_is_reached_again() -> None:
                     await asyncio.sleep(0)  # the channel dials again after at most a second
                     continue
                 break
+
+
+@pytest.mark.parametrize("outbound", [True, False], ids=["before it arrives", "before it is answered"])
+async def test_a_round_message_gets_through_although_its_connection_breaks(outbound: bool) -> None:
+    recorder, breaks = Recorder(), False
+
+    def change(passing: Passing, out: bool, data: bytes) -> bytes:
+        nonlocal breaks
+        if breaks and out is outbound:
+            breaks = False
+            raise ConnectionResetError
+        return data
+
+    async with (
+        serving(recorder.handlers()) as server,
+        Middle(split_address(server.address)[1], change) as middle,
+        Channels(swarm="lepton") as channels,
+    ):
+        to = f"127.0.0.1:{middle.port}"
+        await channels.deliver_round(to, Leaving(YOU, "first"), DEADLINE)
+        breaks = True
+        await channels.deliver_round(to, Leaving(YOU, "second"), DEADLINE)
+        assert not breaks
+        assert len(middle.passing) == 2, "over a connection of its own"
+    first, *others = recorder.got
+    assert first == Leaving(YOU, "first")
+    assert others in ([Leaving(YOU, "second")], [Leaving(YOU, "second")] * 2)
+
+
+async def test_a_round_message_to_a_peer_that_is_gone_fails_at_once() -> None:
+    recorder = Recorder()
+    async with Channels(swarm="lepton") as channels:
+        async with serving(recorder.handlers()) as server:
+            await channels.deliver_round(server.address, Leaving(YOU, "bye"), DEADLINE)
+        await failing(channels.deliver_round(server.address, Leaving(YOU, "bye"), DEADLINE), SwarmUnreachable)
 
 
 async def test_forgetting_a_peer_ends_its_calls_and_only_those() -> None:
