@@ -87,7 +87,7 @@ async def abort_with(context: Context, error: LeptonError, *more: tuple[str, str
 def from_status(error: grpc.aio.AioRpcError, *, to: str, timeout: float | None, mine: Hello) -> LeptonError:
     """The exception of our tree for a call to ``to`` that failed after at most ``timeout`` seconds."""
     details = clip(error.details() or "", MAX_DETAILS)
-    trailing = cast("tuple[tuple[str, str | bytes], ...]", tuple(error.trailing_metadata() or ()))
+    trailing = _trailing(error)
     name = dict(trailing).get(ERROR_KEY)
     if name is not None:
         return _refused_by_peer(name, details, trailing, to=to, mine=mine)
@@ -114,9 +114,13 @@ def broke_off(error: LeptonError) -> bool:
     return (
         isinstance(cause, grpc.aio.AioRpcError)
         and cause.code() is grpc.StatusCode.UNAVAILABLE
-        and ERROR_KEY not in dict(cause.trailing_metadata() or ())
+        and ERROR_KEY not in dict(_trailing(cause))
         and not _REFUSED.search(cause.details() or "")
     )
+
+
+def _trailing(error: grpc.aio.AioRpcError) -> tuple[tuple[str, str | bytes], ...]:
+    return cast("tuple[tuple[str, str | bytes], ...]", tuple(error.trailing_metadata() or ()))
 
 
 def _refused_by_peer(
