@@ -59,6 +59,8 @@ from lepton_p2p.transport.wire_swarm import event_from_wire, members_from_wire, 
 
 DEFAULT_TIMEOUT: Final = 5.0
 """Seconds for a call whose answer is at hand: covers connecting and a round trip on any usable network."""
+MOST_SENDINGS: Final = 4
+"""Of a message whose connection breaks: gRPC may put a call on a connection that has just broken before it notices."""
 WEIGHTS_TIMEOUT: Final = 60.0
 """Seconds for a call that is answered at the next step boundary."""
 
@@ -138,16 +140,17 @@ class Channels:
     async def deliver_round(self, to: str, message: RoundMessage, timeout: float) -> None:
         """Hand ``message`` to the agreement at ``to``; await one before the next to keep their order.
 
-        If an open connection breaks under it, it is sent once more over a new one, and may then arrive twice: a peer
+        If an open connection breaks under it, it is sent again over a new one, and may then arrive twice: a peer
         whose connections were reset must not look like a dead one, which refuses the new connection at once.
         """
         request = round_message_to_wire(message)
-        try:
-            await self._call(to, self._remote(to).rounds.Deliver, request, timeout, _nothing)
-        except SwarmUnreachable as error:
-            if not broke_off(error):
-                raise
-            await self._call(to, self._remote(to).rounds.Deliver, request, timeout, _nothing)
+        for more in reversed(range(MOST_SENDINGS)):
+            try:
+                await self._call(to, self._remote(to).rounds.Deliver, request, timeout, _nothing)
+                break
+            except SwarmUnreachable as error:
+                if not more or not broke_off(error):
+                    raise
 
     async def open_link(
         self, to: Where, purpose: Purpose, *, share: bytes = b"", timeout: float = DEFAULT_TIMEOUT

@@ -25,7 +25,7 @@ from lepton_p2p.errors import (
 from lepton_p2p.identity import split_address
 from lepton_p2p.membership.messages import Packet, Ping
 from lepton_p2p.rounds.messages import Leaving
-from lepton_p2p.transport.channels import Channels
+from lepton_p2p.transport.channels import MOST_SENDINGS, Channels
 from lepton_p2p.transport.handlers import Handlers
 from lepton_p2p.transport.links.link import Purpose
 from lepton_p2p.transport.links.tickets import Ticket
@@ -275,10 +275,10 @@ async def test_a_round_message_gets_through_although_its_connection_breaks(outbo
         breaks = True
         await channels.deliver_round(to, Leaving(YOU, "second"), DEADLINE)
         assert not breaks
-        assert len(middle.passing) == 2, "over a connection of its own"
+        assert len(middle.passing) > 1, "over a connection of its own"
     first, *others = recorder.got
     assert first == Leaving(YOU, "first")
-    assert others in ([Leaving(YOU, "second")], [Leaving(YOU, "second")] * 2)
+    assert others in [[Leaving(YOU, "second")] * times for times in range(1, MOST_SENDINGS + 1)]
 
 
 async def test_a_round_message_to_a_peer_that_is_gone_fails_at_once() -> None:
