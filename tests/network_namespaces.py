@@ -21,6 +21,8 @@ _APART = "LEPTON_TESTS_APART"
 TOOLS = ("unshare", "nsenter", "mount", "umount", "ip", "iptables", "tc", "ss")
 """Debian: util-linux, mount, iproute2, iptables."""
 BRIDGE = "bridge"
+DEADLINE = 60.0
+"""Seconds for any of them; they take milliseconds."""
 
 
 class ToolFailed(Exception):
@@ -69,7 +71,8 @@ async def command(*argv: str, network: int | None = None) -> str:
         stderr=asyncio.subprocess.STDOUT,
         pass_fds=() if network is None else (network,),
     )
-    out, _ = await process.communicate()
+    async with asyncio.timeout(DEADLINE):
+        out, _ = await process.communicate()
     if process.returncode:
         raise ToolFailed(f"{' '.join(argv)}: exit status {process.returncode}: {out.decode(errors='replace').strip()}")
     return out.decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 from disks import fill
 from network_namespaces import Network, Place, command
-from peer_processes import PeerProcess, TrainingSwarm
+from peer_processes import DEADLINE, PeerProcess, TrainingSwarm
 
 from chaos.lineages import Violation
 from chaos.oracle import Oracle
@@ -173,9 +174,9 @@ class Machines:
         for process in ended:
             process.signal(number)
         await self.swarm.until("they have ended", lambda: not any(process.running for process in ended))
-        for process in ended:
-            for reader in process.readers:
-                await reader
+        async with asyncio.timeout(DEADLINE):
+            for process in ended:
+                await asyncio.gather(*process.readers)
             expected = 0 if number == SIGTERM else -number
             assert process.status == expected, f"{process.name} ended with {process.status}\n{self.swarm.story()}"
         self.bugs += [line for line in self.swarm.bugs() if line.startswith(tuple(f"{peer.name}:" for peer in ended))]
