@@ -48,9 +48,10 @@ def test_whatever_is_finite_makes_something_finite_of_the_same_dtype(rule: Aggre
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.rule)
-def test_not_even_the_largest_doubles_make_an_infinity(rule: Aggregation) -> None:
+@pytest.mark.parametrize("signs", [(1, -1, 1, 0), (1, 1, 1, 1), (1, 1, 1, -1)], ids=str)
+def test_not_even_the_largest_doubles_make_an_infinity(rule: Aggregation, signs: tuple[int, ...]) -> None:
     largest = torch.finfo(torch.float64).max
-    values = torch.tensor([[largest] * 3, [-largest] * 3, [largest] * 3, [1.0] * 3], dtype=torch.float64)
+    values = torch.tensor([[sign * largest] * 3 for sign in signs], dtype=torch.float64)
     assert is_finite(one(values, rule))
 
 

@@ -18,7 +18,7 @@ from lepton_p2p.collectives.outcome import result_digest
 from lepton_p2p.collectives.pending import counts
 from lepton_p2p.identity import short
 from lepton_p2p.rounds.aggregation import Aggregation, Rule
-from lepton_p2p.rounds.butterfly import Leg
+from lepton_p2p.rounds.butterfly import Leg, Parcel
 from lepton_p2p.rounds.records import Flag, Record
 from lepton_p2p.rounds.ring import encode_records
 from lepton_p2p.transport.links.frames import Kind, checksum, encode
@@ -154,17 +154,33 @@ async def test_rounds_follow_each_other_on_the_same_links_and_buffers() -> None:
             given = inputs(3, [(60_000,)], seed=round)
             for run in await mesh.all(given, round=round, chunk_bytes=64 << 10):
                 assert torch.equal(run.unpacked()[0], median([one[0] for one in given]))
+        for seat in mesh.seats:
+            assert sum(map(len, seat.pool._idle.values())) == 1, "the memory for contributions is used again"
 
 
 async def test_who_has_the_result_may_go_on_while_others_still_wait_for_theirs() -> None:
     given = inputs(3, [(60_000,)])
-    async with Mesh(3) as mesh:
+    async with Mesh(3, patience=HASTY) as mesh:
         first = [mesh.prepare(rank, given[rank], round=1) for rank in range(3)]
         for run in first:
             run.attempt.start()
+        slow = first[2].attempt._couriers[1]
+        deliver, kept = slow.put, list[Parcel]()
+        slow.put = kept.extend  # type: ignore[method-assign]
         await first[0].outcome()
         ahead = mesh.prepare(0, given[0], round=2)
         ahead.attempt.start()
+        link = mesh.seats[1].arrivals.link_from(peer(0))
+        assert link is not None
+        await until(lambda: link.protocol.held)
+        # Nothing more is read from there, heartbeats neither: it is not silent, it has said all.
+        alive = mesh.seats[1].arrivals.link_from(peer(2))
+        assert alive is not None
+        beats = 5 * HASTY.ceiling / HASTY.heartbeat * 64 + alive.protocol.bytes_received
+        await until(lambda: first[1].end.done() or alive.protocol.bytes_received >= beats)
+        assert not first[1].end.done()
+        deliver(kept)
+        slow.finish()
         for run in first:
             await run.outcome()
         rest = [mesh.prepare(rank, given[rank], round=2) for rank in (1, 2)]
