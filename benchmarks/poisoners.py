@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import math
 import os
@@ -131,7 +132,7 @@ async def train(peers: list[lp.Peer], rule: str, attack: str, poisoners: int, se
         calls = (
             peer.all_reduce(own, weight=BATCH, aggregation=RULES[rule]) for peer, own in zip(peers, given, strict=True)
         )
-        results = await asyncio.gather(*calls, return_exceptions=True)
+        results = await together([asyncio.ensure_future(call) for call in calls])
         failed = [result for result in results if isinstance(result, BaseException)]
         if failed:
             stopped = "; ".join(sorted({str(error) for error in failed}))
@@ -144,6 +145,22 @@ async def train(peers: list[lp.Peer], rule: str, attack: str, poisoners: int, se
         accuracy = float((out.argmax(1) == data.test_y).float().mean())
         loss = float(nn.functional.cross_entropy(out, data.test_y))
     return Row(rule, attack, poisoners, seed, accuracy, loss, rounds, steps, stopped, time.monotonic() - began)
+
+
+class Disturbed(Exception):
+    """A busy machine made the swarm go on without one of the peers: this training has to be run again."""
+
+
+async def together(calls: list[asyncio.Future[lp.RoundResult]]) -> list[lp.RoundResult | BaseException]:
+    """What all calls of a round come to; nobody waits for one that was dropped."""
+    await asyncio.wait(calls, return_when=asyncio.FIRST_EXCEPTION)
+    dropped = [call for call in calls if call.done() and isinstance(call.exception(), lp.Dropped)]
+    if dropped:
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        raise Disturbed
+    return await asyncio.gather(*calls, return_exceptions=True)
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, flat: Tensor) -> None:
@@ -161,23 +178,24 @@ async def start_peers(stack: AsyncExitStack) -> list[lp.Peer]:
     for number in range(PEERS):
         kind = Liar if number >= PEERS - 2 else lp.Peer
         join = [peers[0].address] if peers else []
-        peers.append(await stack.enter_async_context(kind(listen="127.0.0.1:0", join=join, preset="local")))
+        peers.append(await stack.enter_async_context(kind(listen="127.0.0.1:0", join=join, preset="lan")))
     await asyncio.gather(*(peer.wait_for_members(PEERS, timeout=60) for peer in peers))
     return peers
 
 
 async def measure(steps: int, seeds: int) -> list[Row]:
-    """All rows, one after the other, in one swarm."""
+    """All rows, one after the other, in one swarm; in another one after each disturbance."""
     rows = []
     cases = [("", 0)] + [(attack, count) for attack in ATTACKS for count in (1, 2)]
-    async with AsyncExitStack() as stack:
-        peers = await start_peers(stack)
-        for attack, poisoners in cases:
-            for rule in RULES:
-                for seed in range(1, seeds + 1):
-                    row = await train(peers, rule, attack, poisoners, seed, steps)
-                    rows.append(row)
-                    print(json.dumps(asdict(row)), file=sys.stderr, flush=True)
+    todo = [(rule, *case, seed) for case in cases for rule in RULES for seed in range(1, seeds + 1)]
+    while todo:
+        with contextlib.suppress(Disturbed):
+            async with AsyncExitStack() as stack:
+                peers = await start_peers(stack)
+                while todo:
+                    rows.append(await train(peers, *todo[0], steps))
+                    print(json.dumps(asdict(rows[-1])), file=sys.stderr, flush=True)
+                    del todo[0]
     return rows
 
 

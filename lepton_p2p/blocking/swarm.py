@@ -156,13 +156,22 @@ class Swarm:
 
     # -- training ----------------------------------------------------------------------------------
 
-    def optimizer(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> SwarmOptimizer:
+    def optimizer(
+        self,
+        optimizer: torch.optim.Optimizer,
+        model: nn.Module,
+        *,
+        aggregation: Aggregation | RuleName = "mean",
+    ) -> SwarmOptimizer:
         """``optimizer`` with a round of the swarm before every step; ``model`` holds all parameters that it steps.
 
         All members end every step with the same bytes in model and optimizer.  They start with the state of the member
         that is there first (the others need not be seeded alike, but those that are start at once); who comes later
         gets the state from the members.  Load weights of your own before this call.  With ``state_dir``, the first
         optimizer goes on from the newest checkpoint there, before the first batch.
+
+        aggregation: what stands in the place of the mean of gradients (see :meth:`Peer.all_reduce`), the same on all
+        members; then every member's learning rate and the like count in a vote, of which the median is taken.
 
         One model is trained at a time: a second call begins anew, with what the swarm then holds.  Raises
         :class:`ConfigError` for optimizers that cannot be used in a swarm.
@@ -180,6 +189,7 @@ class Swarm:
             guard=self._thread.interrupts.guard,
             quorum=self._node.options.min_peers,
             upkeep=self._host.durable.upkeep("", "plain"),
+            aggregation=Aggregation.of(aggregation),
         )
         if self._share is not None:
             training.attach(self._share)

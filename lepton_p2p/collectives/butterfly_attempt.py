@@ -49,9 +49,9 @@ _log = structlog.get_logger(__name__)
 class ButterflyAttempt:
     """One member's run of ``round`` in ``epoch``; see ``Attempt`` for what is not said here.
 
-    links: open ones to all other members.  paces: what is known of each.  tasks: owns the thread that aggregates, with
-    memory of ``pool``.  on_hop(k) is called before the first chunk of the k-th contribution (1 to N-1) or result (N to
-    2(N-1)) that arrives is processed.
+    votes_start: see ``Contributions``.  links: open ones to all other members.  paces: what is known of each.  tasks:
+    owns the thread that aggregates, with memory of ``pool``.  on_hop(k) is called before the first chunk of the k-th
+    contribution (1 to N-1) or result (N to 2(N-1)) that arrives is processed.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class ButterflyAttempt:
         me: PeerId,
         layout: Layout,
         aggregation: Aggregation,
+        votes_start: int,
         source: Source,
         work: torch.Tensor,
         record: bytes,
@@ -78,7 +79,7 @@ class ButterflyAttempt:
         rank = epoch.ids.index(me)
         self._progress = ButterflyProgress(len(epoch.ids), rank, layout, record)
         self._bench = Workbench(layout, rank, Op.MEAN, source, work)
-        self._contributions = Contributions(layout, rank, pool)
+        self._contributions = Contributions(layout, rank, votes_start, pool)
         self._epoch, self._round, self._me, self._layout = epoch, round, me, layout
         self._aggregation, self._source = aggregation, source
         self._inspect, self._links, self._arrivals = inspect, links, arrivals

@@ -16,6 +16,7 @@ from lepton_p2p.rounds.aggregation import Aggregation
 from lepton_p2p.rounds.layout import Chunk, Layout
 
 _ALIGN = 64
+_VOTE = Aggregation("median")
 
 
 class Made(NamedTuple):
@@ -28,10 +29,11 @@ class Made(NamedTuple):
 class Contributions:
     """One row of bytes for each rank of ``layout``; the segment is that of ``rank``, which owns it.
 
+    votes_start: from there on the buffer holds what is voted on.
     Takes as many bytes of ``pool`` as all rows together have, about one whole input; :meth:`give_back` returns them.
     """
 
-    def __init__(self, layout: Layout, rank: int, pool: BufferPool) -> None:
+    def __init__(self, layout: Layout, rank: int, votes_start: int, pool: BufferPool) -> None:
         self._chunks = layout.segments[rank]
         self._rank, self._pool = rank, pool
         self._start = self._chunks[0].start
@@ -39,8 +41,12 @@ class Contributions:
         self._stride = -(-self._nbytes // _ALIGN) * _ALIGN
         self._memory = pool.take(len(layout.segments) * self._stride)
         self._view = self._memory.numpy().data
-        payload = layout.payload
-        self._share = sum(chunk.nbytes for chunk in self._chunks) / payload if payload else 1.0
+        self._votes = votes_start - self._start
+        own, all_bytes = (
+            sum(chunk.nbytes for chunk in chunks if chunk.start < votes_start)
+            for chunks in (self._chunks, layout.chunks())
+        )
+        self._share = own / all_bytes if all_bytes else 1.0
 
     def place(self, rank: int, chunk: Chunk) -> memoryview:
         """Where the contribution of ``rank`` to ``chunk`` belongs."""
@@ -62,11 +68,12 @@ class Contributions:
         refused = frozenset(rank for rank in ranks if not all(is_finite(rows[rank]) for _, rows in runs))
         sound = [rank for rank in ranks if rank not in refused]
         result = torch.zeros(self._nbytes, dtype=torch.uint8)
-        if sound and runs:
-            parts = [_only(rows, sound) for _, rows in runs]
-            for (start, _), made in zip(runs, aggregate(parts, aggregation, share=self._share), strict=True):
-                into = result[start : start + made.nbytes]
-                into.copy_(made.view(torch.uint8))
+        if sound:
+            for voted, how in ((False, aggregation), (True, _VOTE)):
+                some = [(start, _only(rows, sound)) for start, rows in runs if (start >= self._votes) is voted]
+                makes = aggregate([rows for _, rows in some], how, share=self._share) if some else []
+                for (start, _), made in zip(some, makes, strict=True):
+                    result[start : start + made.nbytes].copy_(made.view(torch.uint8))
         return Made(refused, result.numpy())
 
     def _runs(self) -> list[tuple[int, torch.Tensor]]:
@@ -74,7 +81,7 @@ class Contributions:
         bounds: list[tuple[int, int, str]] = []
         for chunk in self._chunks:
             start, stop = chunk.start - self._start, chunk.stop - self._start
-            if bounds and bounds[-1][1:] == (start, chunk.dtype):
+            if bounds and bounds[-1][1:] == (start, chunk.dtype) and start != self._votes:
                 bounds[-1] = (bounds[-1][0], stop, chunk.dtype)
             elif stop > start:
                 bounds.append((start, stop, chunk.dtype))

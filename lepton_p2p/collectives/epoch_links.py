@@ -74,13 +74,17 @@ class EpochLinks:
 
     def when_all_ready(self, then: Ready) -> None:
         """:meth:`when_ready` with links to all other members; if one was lost, ``on_lost`` says so once more."""
+        self.open_all()
+        self._wait(tuple(self._others), then)
+        for peer, reason in self._broken.items():
+            asyncio.get_running_loop().call_soon(self._tell_again, self._tag, peer, reason)
+
+    def open_all(self) -> None:
+        """Links to all other members are needed, or soon will be."""
         self._all = True
         for peer in self._others:
             if peer not in self._links and peer not in self._opening and peer not in self._broken:
                 self._open(peer)
-        self._wait(tuple(self._others), then)
-        for peer, reason in self._broken.items():
-            asyncio.get_running_loop().call_soon(self._tell_again, self._tag, peer, reason)
 
     def cancel(self) -> None:
         """Nobody waits for links any more."""

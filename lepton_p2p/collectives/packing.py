@@ -127,7 +127,10 @@ class Packed:
             raise ValueError(f"a weight is finite and at least 0, not {weight}")
         if aggregation is not None and op is not Op.MEAN:
             raise ValueError(f"{aggregation.rule} takes the place of a mean, there is none in op={op.value!r}")
-        places, groups = _plan(tensors, op)
+        votes = 0 if aggregation is None else aggregation.votes
+        if votes > len(tensors):
+            raise ValueError(f"{votes} votes among {len(tensors)} tensors")
+        places, groups = _plan(tensors, op, votes)
         total = max((group.stop for group in groups), default=0)
         schema = schema_hash(tensors, op, names, aggregation)
         nothing = IdentitySource(op, total)
@@ -149,6 +152,13 @@ class Packed:
             pool.give(flat)
             return cls(op, total, groups, False, schema, places, nothing, None, pool, aggregation)
         return cls(op, total, groups, True, schema, places, FlatSource(flat.numpy()), flat, pool, aggregation)
+
+    @property
+    def votes_start(self) -> int:
+        """Where the tensors that are voted on begin in the buffer (see ``Aggregation``)."""
+        votes = 0 if self.aggregation is None else self.aggregation.votes
+        first_vote = max((place.tensor for place in self._places), default=-1) + 1 - votes
+        return min((place.start for place in self._places if place.tensor >= first_vote), default=self.total)
 
     def release(self) -> None:
         """Hand the copy, if there is one, back to the pool: the round is decided, no attempt reads it any more.
@@ -241,8 +251,8 @@ def _is_sound(values: torch.Tensor, op: Op, weight: float) -> bool:
     return bool(torch.isfinite(low * weight) and torch.isfinite(high * weight))
 
 
-def _plan(tensors: Sequence[torch.Tensor], op: Op) -> tuple[tuple[_Place, ...], tuple[Group, ...]]:
-    """Where everything goes; the same on every peer with the same schema."""
+def _plan(tensors: Sequence[torch.Tensor], op: Op, votes: int = 0) -> tuple[tuple[_Place, ...], tuple[Group, ...]]:
+    """Where everything goes; the same on every peer with the same schema.  The last ``votes`` tensors come last."""
     places: list[_Place] = []
     groups: list[Group] = []
     if not op.reduces:
@@ -254,11 +264,12 @@ def _plan(tensors: Sequence[torch.Tensor], op: Op) -> tuple[tuple[_Place, ...], 
             places.append(_Place(number, tensor.dtype, start, end))
         return tuple(places), (Group("uint8", 1, 0, _aligned(end)),)
     wanted = [_accumulator(tensor, op) for tensor in tensors]
+    first_vote = len(tensors) - votes
     end = 0
-    for dtype in dict.fromkeys(_ACCUMULATE.values()):
+    for late, dtype in itertools.product((False, True) if votes else (False,), dict.fromkeys(_ACCUMULATE.values())):
         start = end = _aligned(end)
         for number, tensor in enumerate(tensors):
-            if wanted[number] is dtype:
+            if wanted[number] is dtype and (number >= first_vote) is late:
                 places.append(_Place(number, dtype, end, end + tensor.numel() * dtype.itemsize))
                 end = places[-1].stop
         if end > start:

@@ -30,6 +30,7 @@ from lepton_p2p.errors import Closed, Dropped, RoundRejected, SchemaMismatch
 from lepton_p2p.identity import PeerId, short
 from lepton_p2p.rounds import effects as fx
 from lepton_p2p.rounds.agreement import Agreement, Event
+from lepton_p2p.rounds.butterfly import Leg
 from lepton_p2p.rounds.epoch import Epoch
 from lepton_p2p.rounds.inspection import DIFFER
 from lepton_p2p.rounds.messages import RoundMessage
@@ -38,9 +39,11 @@ from lepton_p2p.rounds.records import Record
 from lepton_p2p.rounds.result import Lost
 from lepton_p2p.tasks import OwnedTasks
 from lepton_p2p.transport.links.arrivals import Arrivals
+from lepton_p2p.transport.links.frames import Header
 from lepton_p2p.transport.links.link import Link
 
 _log = structlog.get_logger(__name__)
+_LEGS = frozenset(Leg)
 
 
 class Rounds:
@@ -87,6 +90,7 @@ class Rounds:
             patience=patience,
         )
         arrivals.on_board = self._boards.offered
+        arrivals.on_held = self._held
         self._pending: Pending | None = None
         self._attempt: Running | None = None
         self._workspace: Workspace | None = None
@@ -195,7 +199,7 @@ class Rounds:
         self._changed.set()
         self._links.drop(reason)
         self._boards.move(None)
-        self._arrivals.on_board = None
+        self._arrivals.on_board = self._arrivals.on_held = None
         self._retention.close()
         await self._tasks.aclose()
         await self._driver.aclose()
@@ -234,6 +238,12 @@ class Rounds:
             on_hop=lambda hop: self._hop(run.round, hop),
         )
         self._attempt.start()
+
+    def _held(self, header: Header) -> None:
+        """Others have begun a butterfly: who has not yet opens its links all the same, and is late, but not silent."""
+        epoch = self.epoch
+        if header.phase in _LEGS and epoch is not None and (header.epoch, header.tag) == (epoch.number, epoch.tag):
+            self._links.open_all()
 
     def _hop(self, round: int, hop: int) -> None:
         if self.on_hop is not None:

@@ -158,6 +158,7 @@ class Starter:
             me=self._me,
             layout=layout,
             aggregation=aggregation,
+            votes_start=packed.votes_start,
             source=packed.source(epoch.ids.index(self._me)),
             work=work,
             record=record.encode(),

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 MAX_TRIM = 1_000
 MAX_ITERATIONS = 100
+MAX_VOTES = 1_000
 LARGEST = 1e30
 """Bound on norms and radii: far above what a gradient has, far below where squares overflow."""
 
@@ -45,7 +46,9 @@ class Aggregation:
     there may be poisoners (default 1).  Among m contributors there are at most ``(m - 1) // 2``, see
     :meth:`trimmed`.  norm: the L2 norm of the whole tensors above which ``clip`` scales a contribution down; default:
     the median of the norms.  radius: the L2 distance from the centre that ``centered_clip`` lets a contribution
-    have; default: the median of the distances.  iterations: of ``centered_clip`` (default 3).
+    have; default: the median of the distances.  iterations: of ``centered_clip`` (default 3).  votes: so many of the
+    tensors, the last ones, are settings and no gradients: whatever the rule, their median is taken, and they do not
+    count for lengths.
 
     ``ValueError``, in one line, for anything else.
     """
@@ -55,6 +58,7 @@ class Aggregation:
     norm: float | None = None
     radius: float | None = None
     iterations: int | None = None
+    votes: int = 0
 
     def __post_init__(self) -> None:
         known = tuple(rule.value for rule in Rule)
@@ -65,6 +69,7 @@ class Aggregation:
                 raise ValueError(f"{option} is an option of {rule.value}, not of {self.rule}: leave it out")
         _check_whole("trim", self.trim, MAX_TRIM)
         _check_whole("iterations", self.iterations, MAX_ITERATIONS)
+        _check_whole("votes", self.votes, MAX_VOTES, least=0)
         _check_length("norm", self.norm)
         _check_length("radius", self.radius)
 
@@ -101,15 +106,15 @@ class Aggregation:
     @property
     def schema(self) -> str:
         """What members compare: equal only if they aggregate alike."""
-        numbers = (self.trim, self.norm, self.radius, self.iterations)
+        numbers = (self.trim, self.norm, self.radius, self.iterations, self.votes)
         return " ".join([self.rule, *("-" if number is None else repr(number) for number in numbers)])
 
 
-def _check_whole(name: str, value: int | None, most: int) -> None:
+def _check_whole(name: str, value: int | None, most: int, *, least: int = 1) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise ValueError(f"{name} is a whole number from 1 to {most}, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} is a whole number from {least} to {most}, not {value!r}")
 
 
 def _check_length(name: str, value: float | None) -> None:

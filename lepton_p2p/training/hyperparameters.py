@@ -2,11 +2,13 @@
 
 A program changes them as it likes, mostly by a learning rate scheduler of its own.  Schedulers of different peers need
 not be at the same point (one joined late, one had no batch in the last step), and two learning rates would mean two
-models.  So one member, the *leader*, says in the round what they are; the others take its numbers.
+models.  So one member, the *leader*, says in the round what they are; the others take its numbers.  Where members do
+not trust each other, they vote: each says what its groups hold, and the median is taken.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,14 +20,20 @@ _BASE = 1 << 16
 """A float64 travels as four 16-bit integers.  Weighted means of zeros and one leader's integers, divided by the mean
 of its flag, are those integers to within 1e-11, and are rounded back exactly."""
 
+_INFINITE = torch.finfo(torch.float64).max
+"""Stands for infinity in a vote, in which everything is finite."""
+
 _Place = tuple[int, str, int]
 
 
 class Hyperparameters:
-    """``agreed`` are the numbers of the last step; what the groups hold otherwise is this peer's proposal."""
+    """``agreed`` are the numbers of the last step; what the groups hold otherwise is this peer's proposal.
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._optimizer = optimizer
+    ``voted``: nobody leads; the rounds make a median of what those bring that contribute.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, voted: bool = False) -> None:
+        self._optimizer, self._voted = optimizer, voted
         self._places = tuple(_places(optimizer))
         self.agreed = self._read()
         self._proposed = self.agreed
@@ -33,10 +41,13 @@ class Hyperparameters:
     @property
     def size(self) -> int:
         """Elements (float64) of the tensor in which they travel."""
-        return 1 + _PARTS * len(self._places)
+        return 1 + (1 if self._voted else _PARTS) * len(self._places)
 
     def propose(self, into: Tensor, *, leading: bool) -> None:
-        """Remember what the groups hold, put back what is agreed, and fill ``into`` (zeros unless ``leading``)."""
+        """Remember what the groups hold, put back what is agreed, and fill ``into``.
+
+        With zeros unless ``leading``; in a vote that does not matter.
+        """
         if tuple(_places(self._optimizer)) != self._places:
             raise RuntimeError(
                 "the optimizer's parameter groups have other options than in the first step: create learning rate "
@@ -45,15 +56,20 @@ class Hyperparameters:
         self._proposed = self._read()
         self._write(self.agreed)
         into.zero_()
-        if leading:
+        if self._voted:
+            into[0] = 1.0
+            into[1:] = torch.tensor(self._proposed, dtype=torch.float64).clamp(-_INFINITE, _INFINITE)
+        elif leading:
             bits = torch.tensor(self._proposed, dtype=torch.float64).view(torch.int16).to(torch.int64) % _BASE
             into[0] = 1.0
             into[1:] = bits.to(torch.float64)
 
     def settle(self, averaged: Tensor) -> None:
-        """Make the leader's numbers the agreed ones; they stay what they were if it did not contribute."""
+        """Make the leader's numbers, or those voted for, the agreed ones; without any they stay what they were."""
         flag = float(averaged[0])
-        if flag > 0:
+        if flag > 0 and self._voted:
+            self.agreed = tuple(math.copysign(math.inf, x) if abs(x) == _INFINITE else x for x in averaged[1:].tolist())
+        elif flag > 0:
             bits = (averaged[1:] / flag).round().to(torch.int64)
             self.agreed = tuple(bits.to(torch.int16).view(torch.float64).tolist())
         self._write(self.agreed)

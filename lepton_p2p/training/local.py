@@ -46,8 +46,9 @@ class LocalCollective:
         finite = all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
         contributes = finite and weight > 0
         if contributes and aggregation is not None:
-            parts = [tensor.detach().reshape(1, -1) for tensor in tensors]
-            for tensor, made in zip(tensors, aggregate(parts, aggregation), strict=True):
+            gradients = tensors[: len(tensors) - aggregation.votes]
+            parts = [tensor.detach().reshape(1, -1) for tensor in gradients]
+            for tensor, made in zip(gradients, aggregate(parts, aggregation), strict=True):
                 tensor.copy_(made.view(tensor.shape))
         digest = xxhash.xxh3_64()
         for tensor in tensors:

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from torch import nn
 from lepton_p2p.errors import ConfigError, IntegrityError, SchemaMismatch
 from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.replication.ranges import Range, size_of
+from lepton_p2p.rounds.aggregation import Aggregation
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training.checkpoints import Upkeep, place_of
 from lepton_p2p.training.collective import Collective, StateSource
@@ -73,7 +74,8 @@ class PlainTraining:
 
     seen: how many rounds the swarm has done, if this peer took part in all of them.  quorum: how many members must hold
     the state before the training starts.  upkeep: sees to checkpoints.  guard: entered around every round
-    with all that belongs to it; an interruption must not come in between.
+    with all that belongs to it; an interruption must not come in between.  aggregation: what stands in the place of the
+    mean of gradients.
     """
 
     def __init__(
@@ -88,12 +90,22 @@ class PlainTraining:
         guard: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
         quorum: int = 1,
         upkeep: Upkeep | None = None,
+        aggregation: Aggregation | None = None,
     ) -> None:
-        self.replica = PlainReplica(model, optimizer)
+        if aggregation is not None:
+            aggregation = replace(aggregation, votes=1)  # the replica's last tensor holds hyperparameters
+        self._robust = aggregation is not None
+        self.replica = PlainReplica(model, optimizer, voted=self._robust)
         self._collective = collective
         self._guard = guard
         self._lockstep = Lockstep(
-            self.replica, collective=collective, state_source=state_source, store=store, seen=seen, quorum=quorum
+            self.replica,
+            collective=collective,
+            state_source=state_source,
+            store=store,
+            seen=seen,
+            quorum=quorum,
+            aggregation=aggregation,
         )
         self._upkeep = upkeep or Upkeep()
         self._recalled = False
@@ -208,7 +220,7 @@ class PlainTraining:
             self._claim = self.cursor.plan().get(self._collective.me, ())
             if self._claim:
                 return self._sampler.samples(self.cursor, self._claim)
-            self.idle()
+            self._sit_out()
 
     def finish(self) -> None:
         """Go on with rounds until no member is still catching up."""
@@ -251,6 +263,14 @@ class PlainTraining:
     def _check_alive(self) -> None:
         if self._ended:
             raise RuntimeError(self._ended)
+
+    def _sit_out(self) -> None:
+        """One round in which others have the last samples of the pass, and this peer has none.
+
+        With an aggregation it says zero: those few are not to decide alone.
+        """
+        self.replica.gather_nothing()
+        self._round(weight=float(self._robust and any(self.cursor.plan().values())))
 
     def _begin(self) -> None:
         if self.replica.begun:

@@ -23,13 +23,15 @@ class PlainReplica(Replica):
     """The parameters that ``optimizer`` steps, all of them in ``model``; both stay the program's own objects.
 
     Besides gradients and changes of buffers, a round averages one float64 tensor: the leader's hyperparameters, and for
-    each parameter whether anybody had a gradient (torch leaves parameters alone that have none).
+    each parameter whether anybody had a gradient (torch leaves parameters alone that have none).  ``voted``: these are
+    medians, of everybody's hyperparameters and of who had a gradient.
 
     Raises :class:`ConfigError` for models and optimizers that cannot be kept equal.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, voted: bool = False) -> None:
         super().__init__(model, optimizer, _checked(model, optimizer), NO_DATA)
+        self._voted = voted
         self._settled = [buffer.clone() for buffer in self._buffers]
         self._initial = params_digest(model)
         self._shuffle = True
@@ -49,7 +51,7 @@ class PlainReplica(Replica):
                 "before swarm.optimizer()"
             )
         self.cursor, self._shuffle = cursor, shuffle
-        self._hyper = Hyperparameters(self.optimizer)
+        self._hyper = Hyperparameters(self.optimizer, voted=self._voted)
         control = torch.zeros(self._hyper.size + len(self._parameters), dtype=torch.float64)
         self._numbers, self._present = control[: self._hyper.size], control[self._hyper.size :]
         self.tensors = [*self._grads, *self._changes, control]

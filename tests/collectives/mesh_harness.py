@@ -131,6 +131,7 @@ class Mesh:
             me=peer(rank),
             layout=layout,
             aggregation=aggregation,
+            votes_start=packed.votes_start,
             source=packed.source(rank),
             work=work,
             record=mine.encode(),

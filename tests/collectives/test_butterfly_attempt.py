@@ -141,6 +141,32 @@ async def test_one_that_does_not_say_so_is_found_out_by_the_owner_and_named_by_a
         assert torch.equal(made[:start], median([one[0] for one in given])[:start])
 
 
+@pytest.mark.parametrize("rule", list(Rule))
+async def test_what_is_voted_on_is_a_median_whatever_the_rule_and_counts_for_no_length(rule: Rule) -> None:
+    given = inputs(5, [(1000,), (7,)])
+    settings = [torch.tensor([1e30, 0.25, float(rank)], dtype=torch.float64) for rank in range(5)]
+    async with Mesh(5) as mesh:
+        plain = await mesh.all(given, Aggregation(rule.value))
+        with_votes = [[*one, vote] for one, vote in zip(given, settings, strict=True)]
+        runs = await mesh.all(with_votes, Aggregation(rule.value, votes=1), round=2)
+        await same_everywhere(runs)
+    *gradients, voted = runs[0].unpacked()
+    assert voted.tolist() == [1e30, 0.25, 2.0]
+    if rule in (Rule.MEDIAN, Rule.TRIMMED_MEAN):
+        for one, other in zip(gradients, plain[0].unpacked(), strict=True):
+            assert torch.equal(one, other)
+    assert float(torch.cat(gradients).norm()) < 40, "gradients were not clipped to nothing, nor let through"
+
+
+async def test_votes_beside_gradients_of_the_same_dtype_are_kept_apart() -> None:
+    given = [[torch.full((96,), float(rank)), torch.full((16,), 100.0 + rank)] for rank in range(2)]
+    async with Mesh(2) as mesh:
+        for run in await mesh.all(given, Aggregation("clip", norm=1e-6, votes=1)):
+            gradient, voted = run.unpacked()
+            assert float(gradient.norm()) <= 1e-6
+            assert voted.tolist() == [100.5] * 16
+
+
 async def test_without_any_contribution_the_result_is_zero() -> None:
     given = inputs(3, [(1000,), (7,)])
     async with Mesh(3) as mesh:

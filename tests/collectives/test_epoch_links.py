@@ -140,6 +140,17 @@ async def test_links_to_all_others_are_opened_when_they_are_needed_and_used_agai
     assert [set(links) for links in bench.meshed] == [{YOU.id, THIRD.id}] * 2
 
 
+async def test_links_to_all_may_be_opened_before_they_are_used() -> None:
+    bench = Bench()
+    bench.ring.move(epoch(1, ME, YOU, THIRD))
+    bench.ring.open_all()
+    bench.ring.open_all()
+    await bench.settle()
+    bench.when_all_ready()
+    assert bench.to == [YOU, THIRD]
+    assert len(bench.meshed) == 1
+
+
 async def test_who_is_alone_needs_no_links_to_all() -> None:
     bench = Bench()
     bench.ring.move(epoch(1, ME))

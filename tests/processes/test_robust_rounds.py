@@ -9,7 +9,7 @@ from signal import SIGKILL, SIGSTOP
 from typing import Any
 
 import pytest
-from process_swarm import Nursery, ProcessSwarm
+from process_swarm import DEADLINE, Nursery, ProcessSwarm
 from test_kill_points import named, survivors_finish
 
 HOPS = range(1, 7)
@@ -98,6 +98,24 @@ async def test_one_that_stops_is_left_behind_and_the_others_go_on(swarm: Process
     await victim.gone()
     swarm.bury(victim)
     await swarm.round()
+
+
+async def test_one_that_begins_late_is_waited_for(nursery: Nursery) -> None:
+    """In the first round of an epoch, too, in which nobody has a link to everybody yet."""
+    async with ProcessSwarm(nursery, aggregation="median") as swarm:
+        await swarm.grow(3)
+        late, *others = swarm.workers
+        early = swarm.without(late).begin()
+        # Two come in, and it opens two: so it is heard, although it has not been asked to take part.
+        async with asyncio.timeout(DEADLINE):
+            while (await swarm.call(late, "usage"))["links"] < 4:
+                pass
+        assert not any(pending.done() for pending in early.pending.values())
+        reply = await swarm.call(late, "all_reduce", seed=5, weight=0, sizes=swarm.sizes, aggregation="median")
+        replies = await early.outcomes(others)
+        early.check(replies)
+        assert reply["values"] == replies[0]["values"]
+        assert {one["attempts"] for one in (reply, *replies)} == {1}
 
 
 async def test_two_die_in_one_round(swarm: ProcessSwarm) -> None:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from lepton_p2p.collectives.aggregators import aggregate
 from lepton_p2p.errors import Closed, Dropped, RoundRejected, StateLost
 from lepton_p2p.identity import PeerId
 from lepton_p2p.jobs import Job
@@ -40,6 +41,7 @@ class Input:
     weight: float
     note: bytes
     digest: int
+    aggregation: Aggregation | None = None
 
 
 @dataclass
@@ -67,7 +69,7 @@ class FakeSwarm:
         self.begins: dict[PeerId, list[int]] = {}
         self.reject: set[int] = set()
         self.aggregations: list[Aggregation | None] = []
-        """What members asked for in their rounds; the reduction here is a mean all the same."""
+        """What members asked for in their rounds."""
         self._members: list[PeerId] = []
         self._since: dict[PeerId, int] = {}
         self._waiting: list[PeerId] = []
@@ -191,7 +193,11 @@ class FakeSwarm:
         if contributors:
             columns = zip(*(inputs[peer].tensors for peer in contributors), strict=True)
             weights = [inputs[peer].weight for peer in contributors]
-            sums = [sum(w * t for w, t in zip(weights, column, strict=True)) / total for column in columns]  # type: ignore[misc]
+            how = inputs[contributors[0]].aggregation
+            if how is None:
+                sums = [sum(w * t for w, t in zip(weights, column, strict=True)) / total for column in columns]  # type: ignore[misc]
+            else:
+                sums = _aggregated([torch.stack(column) for column in columns], how)
         result = RoundResult(
             epoch=1,
             round=number,
@@ -235,6 +241,14 @@ class FakeSwarm:
         return self.round > round + 2
 
 
+def _aggregated(stacks: list[Tensor], how: Aggregation) -> list[Tensor]:
+    """What the owners would make of the contributions (rows), if there were but one."""
+    first_vote = len(stacks) - how.votes
+    rows = [stack.reshape(len(stack), -1) for stack in stacks]
+    made = aggregate(rows[:first_vote], how) + aggregate(rows[first_vote:], Aggregation("median"))
+    return [one.view(stack.shape[1:]) for one, stack in zip(made, stacks, strict=True)]
+
+
 class WatchedStore(SnapshotStore):
     """Wakes those who wait for a snapshot."""
 
@@ -273,7 +287,7 @@ class FakeCollective:
     ) -> RoundResult:
         assert op == "mean"
         self._swarm.aggregations.append(aggregation)
-        given = Input([tensor.clone() for tensor in tensors], weight, note, state_digest)
+        given = Input([tensor.clone() for tensor in tensors], weight, note, state_digest, aggregation)
         return self._swarm.all_reduce(self.me, given, tensors)
 
 

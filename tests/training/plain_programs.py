@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from lepton_p2p.identity import PeerId
+from lepton_p2p.rounds.aggregation import Aggregation
 from lepton_p2p.training.checkpoints import Upkeep
 from lepton_p2p.training.plain import PlainTraining, Share
 from lepton_p2p.training.swarm_loader import SwarmLoader
@@ -64,6 +65,7 @@ class Program:
         collective: FakeCollective | None = None,
         upkeep: Upkeep | None = None,
         quorum: int = 1,
+        aggregation: Aggregation | None = None,
     ) -> None:
         self.me, self.swarm, self.model = me, swarm, model or network()
         store = WatchedStore(swarm)
@@ -78,6 +80,7 @@ class Program:
             seen=seen,
             upkeep=upkeep,
             quorum=quorum,
+            aggregation=aggregation,
         )
         if loader:
             self.training.attach(Share(SAMPLES, BATCH, SEED, shuffle))

@@ -57,6 +57,19 @@ def test_every_round_asks_for_the_aggregation_of_the_job() -> None:
     assert set(swarm.aggregations) == {Aggregation("trimmed_mean", trim=2)}
 
 
+def test_those_with_the_last_samples_of_a_pass_do_not_decide_alone() -> None:
+    """97 samples are 8 rounds of 3 peers with 4 samples each, and one sample more, which one of them has."""
+    data = {"name": "synthetic_classification", "samples": 97, "test_samples": 40}
+    table = {"name": "all_reduce", "aggregation": "median"}
+    for strategy, last in (("all_reduce", 1), (table, 3)):
+        swarm = FakeSwarm()
+        peers = start(swarm, 3, job(strategy=strategy, data=data))
+        finals = [peer.result() for peer in peers]
+        assert_identical(swarm, peers)
+        assert {final.step for final in finals} == {27}, "nobody steps when the schedule is complete"
+        assert [len(result.contributors) for result in swarm.results if result.contributors] == ([3] * 8 + [last]) * 3
+
+
 @pytest.mark.parametrize("rule", ["clip", "trimmed_mean", "median", "centered_clip"])
 def test_of_one_contribution_a_robust_aggregation_is_that_one_unless_it_is_clipped(rule: str) -> None:
     given = [torch.tensor([[3.0], [4.0]]), torch.tensor([7.0], dtype=torch.float64)]

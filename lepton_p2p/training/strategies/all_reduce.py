@@ -21,14 +21,15 @@ from lepton_p2p.training.strategies.base import Context, Report, Strategy, strat
 class AllReduce(Strategy):
     """Gradients are averaged with the number of samples as weight: equal to one process on the summed batch.
 
-    With a robust aggregation every peer's gradient, the mean over its own batch, counts once.
+    With a robust aggregation every peer's gradient, the mean over its own batch, counts once; and so does the zero of
+    one for whom nothing is left of a pass: those few that have the last samples are not to decide alone.
     """
 
     def __init__(self, context: Context) -> None:
         spec = context.job.strategy
         options = STRATEGIES.make(spec.name, spec.options)
         assert isinstance(options, AllReduceOptions)
-        self._context = context
+        self._context, self._aggregation = context, options.aggregation
         self._replica = JobReplica(context.job, context.built)
         self._round = 0
         self._lockstep = Lockstep(
@@ -39,7 +40,7 @@ class AllReduce(Strategy):
             # All rounds before the job's first, and those of its own that had no result.
             seen=lambda: context.first_round - 1 + self._lockstep.rejections,
             quorum=context.quorum,
-            aggregation=options.aggregation,
+            aggregation=self._aggregation,
         )
 
     @property
@@ -84,12 +85,17 @@ class AllReduce(Strategy):
         before = self._replica.cursor
         claim = self._claim()
         loss_sum = self._replica.contribute(claim)
-        return self._report(before, self._lockstep.round(claim, loss_sum=loss_sum, weight=float(size_of(claim))))
+        weight = float(size_of(claim) or self._says_zero())
+        return self._report(before, self._lockstep.round(claim, loss_sum=loss_sum, weight=weight))
 
     def _claim(self) -> tuple[Range, ...]:
         if not self._lockstep.established or self._complete:
             return ()
         return self._replica.cursor.plan().get(self._context.collective.me, ())
+
+    def _says_zero(self) -> bool:
+        """Whether this peer, without a claim, contributes all the same."""
+        return self._aggregation is not None and not self._complete and any(self._replica.cursor.plan().values())
 
     def finish(self) -> Report:
         return self._report(self._replica.cursor, None)

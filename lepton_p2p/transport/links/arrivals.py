@@ -63,6 +63,8 @@ class Arrivals:
     def __init__(self, on_lost: Callable[[PeerId, str], None] | None = None) -> None:
         self.on_early: Callable[[], None] | None = None
         """Called when a chunk comes for a round that this peer has not begun: the others wait for it."""
+        self.on_held: Callable[[Header], None] | None = None
+        """Called with the header of every chunk that has to wait, when it comes and when it is looked at again."""
         self.on_board: Callable[[Link, Header], None] | None = None
         """Called when a peer says on ``link`` that it handed in a board: who hears it collects the descriptor."""
         self._on_lost = on_lost
@@ -177,6 +179,8 @@ class Arrivals:
                 asyncio.get_running_loop().call_soon(self._tell_overtaken, expected, remote, header)
             if expected is None and self.on_early is not None:
                 self.on_early()
+            if self.on_held is not None:
+                self.on_held(header)
             return Verdict.HOLD
         sink = expected.sinks.get(remote)
         if sink is None:
