@@ -209,11 +209,17 @@ def table(rows: list[Row]) -> str:
         cells = []
         for rule in RULES:
             found = [row for row in rows if (row.attack, row.poisoners) == case and row.rule == rule]
-            percent = 100 * sum(row.accuracy for row in found) / len(found)
-            cells.append("no round" if all(row.stopped for row in found) else f"{percent:.1f}")
+            cells.append(cell(found))
         attack, poisoners = case
         lines.append(f"| {f'{poisoners}: {attack}' if poisoners else 'none'} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def cell(rows: list[Row]) -> str:
+    """What became of trainings of one kind."""
+    if any(row.stopped for row in rows):
+        return "diverged" if all(row.rounds for row in rows) else "no round"
+    return f"{100 * sum(row.accuracy for row in rows) / len(rows):.1f}"
 
 
 def write(rows: list[Row], path: Path) -> None:

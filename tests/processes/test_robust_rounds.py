@@ -108,7 +108,7 @@ async def test_one_that_begins_late_is_waited_for(nursery: Nursery) -> None:
         early = swarm.without(late).begin()
         # Two come in, and it opens two: so it is heard, although it has not been asked to take part.
         async with asyncio.timeout(DEADLINE):
-            while (await swarm.call(late, "usage"))["links"] < 4:
+            while (await swarm.call(late, "links"))["links"] < 4:
                 pass
         assert not any(pending.done() for pending in early.pending.values())
         reply = await swarm.call(late, "all_reduce", seed=5, weight=0, sizes=swarm.sizes, aggregation="median")

@@ -208,6 +208,11 @@ class Worker:
             "rejected": self._running._node.hub.rejected,
         }
 
+    async def do_links(self) -> Reply:
+        """How many links are open here, opened and accepted ones."""
+        assert self._running._node is not None
+        return {"links": len(self._running._node.hub.links)}
+
     async def do_inside(self) -> Reply:
         """What a failed test prints: where this peer stands in its round."""
         assert self._running._node is not None
