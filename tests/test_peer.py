@@ -175,6 +175,38 @@ async def test_many_tensors_of_mixed_dtypes_in_one_round(swarm: Swarm, op: str) 
         assert all(torch.equal(tensor, torch.full((2, 3), expected, dtype=tensor.dtype)) for tensor in row)
 
 
+async def test_something_robust_may_take_the_place_of_the_mean(swarm: Swarm) -> None:
+    peers = await swarm(4)
+    for aggregation, expected in (
+        ("median", 2.5),
+        (lp.Aggregation("trimmed_mean", trim=1), 2.5),
+        (lp.Aggregation("clip", norm=1.0), 1.0),
+        ("mean", (1 * 1 + 2 * 2 + 3 * 3 + 4000.0 * 4) / 10),
+    ):
+        tensors = [torch.tensor([value]) for value in (1.0, 2.0, 3.0, 4000.0)]
+        calls = [
+            p.all_reduce(t, weight=1.0 + i, aggregation=aggregation)  # type: ignore[arg-type]
+            for i, (p, t) in enumerate(zip(peers, tensors, strict=True))
+        ]
+        results = await all_of(calls)
+        assert tensors[0].item() == pytest.approx(expected)
+        assert len({(tensor.item(), result.digest) for tensor, result in zip(tensors, results, strict=True)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"aggregation": "krum"}, "not 'krum'"),
+        ({"aggregation": "median", "op": "sum"}, "median takes the place of a mean"),
+        ({"aggregation": lp.Aggregation("median", votes=2)}, "2 votes among 1 tensors"),
+    ],
+)
+async def test_an_aggregation_that_makes_no_sense_is_refused(swarm: Swarm, options: dict[str, Any], told: str) -> None:
+    (peer,) = await swarm(1)
+    with pytest.raises(ValueError, match=told):
+        await peer.all_reduce(torch.ones(3), **options)
+
+
 async def test_a_mean_of_integers_is_refused_before_anything_is_sent(swarm: Swarm) -> None:
     (peer,) = await swarm(1)
     with pytest.raises(TypeError, match=r"the mean of torch\.int64 is not an integer"):
