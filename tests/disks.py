@@ -29,7 +29,7 @@ def small_file_system(folder: Path, kib: int) -> Iterator[Path]:
 
 
 def fill(file: Path) -> None:
-    """Write to ``file`` until there is no room."""
-    with contextlib.suppress(OSError), file.open("wb", buffering=0) as opened:
+    """Add to ``file`` until there is no room."""
+    with contextlib.suppress(OSError), file.open("ab", buffering=0) as opened:
         while True:
             opened.write(bytes(512))

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
 from network_namespaces import Place
@@ -107,8 +108,14 @@ class Deeds:
     async def disk(self, mishap: Mishap) -> AsyncIterator[None]:
         victims = [(machine, machine.process) for machine in self._victims(mishap)]
         saids = [process.listen() for _, process in victims if process is not None]
-        ballast = [machine.fill() for machine, _ in victims]
-        await self._machines.swarm.until("the disk is noticed to be full", lambda: all(said(NO_ROOM) for said in saids))
+        ballast: list[Path] = []
+
+        def noticed() -> bool:
+            # Again and again: who was just writing a checkpoint makes room by removing an old one.
+            ballast[:] = [machine.fill() for machine, _ in victims]
+            return all(said(NO_ROOM) for said in saids)
+
+        await self._machines.swarm.until("the disk is noticed to be full", noticed)
         yield
         for file in ballast:
             file.unlink()
