@@ -249,9 +249,17 @@ class ComposedSwarm:
         goal = max(peer.round for peer in peers) + rounds
         self.wait_until(lambda: all(peer.round >= goal for peer in peers), f"round {goal}", among=peers)
 
-    def wait_for_one_result(self, peers: list[Peer], *, timeout: float = 300) -> None:
+    def wait_for_one_digest(self, peers: list[Peer]) -> None:
+        """Wait until ``peers`` tell one digest of the parameters, of an evaluation yet to come; none lost a round."""
+        old = {"", *(peer.digest for peer in peers)}
+        self.wait_until(
+            lambda: peers[0].digest not in old and len({peer.digest for peer in peers}) == 1, "one digest", among=peers
+        )
+        assert [peer.status["rounds_lost"] for peer in peers] == [0] * len(peers)
+
+    def wait_for_one_result(self, peers: list[Peer]) -> None:
         """Wait until ``peers`` are done, in one epoch, with one digest of the parameters and no round lost."""
-        self.wait_until(lambda: all(peer.phase == "done" for peer in peers), "all done", timeout=timeout, among=peers)
+        self.wait_until(lambda: all(peer.phase == "done" for peer in peers), "all done", timeout=300, among=peers)
         self.wait_for_one_epoch(peers)
         self.wait_until(
             lambda: peers[0].digest != "" and len({peer.digest for peer in peers}) == 1, "one digest", among=peers

@@ -1,4 +1,4 @@
-"""Containers that a seed kills, pauses and cuts off, one after the other; all end with one digest, no round lost."""
+"""Containers that a seed kills, pauses and cuts off: after each, one digest of the parameters, and no round lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 import pytest
 from composed_swarm import ComposedSwarm, Peer
 
-pytestmark = [pytest.mark.swarm, pytest.mark.chaos, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.swarm, pytest.mark.chaos, pytest.mark.timeout(1200)]
 SEED = int(os.environ.get("SWARM_CHAOS_SEED", "11"))
 DEEDS = ("kill", "pause", "disconnect")
 
@@ -40,5 +40,4 @@ def test_chaos_of_containers(swarm: ComposedSwarm) -> None:
                 swarm.wait_for_one_epoch(others)
                 swarm.wait_for_progress(others)
         swarm.wait_for_one_epoch(swarm.living)
-        swarm.wait_for_progress(swarm.living)
-    swarm.wait_for_one_result(swarm.living, timeout=900)
+        swarm.wait_for_one_digest(swarm.living)
