@@ -25,7 +25,7 @@ from lepton_p2p.errors import AddressError, ConfigError
 from lepton_p2p.identity import join_address, split_address
 from lepton_p2p.membership.config import SwimConfig
 from lepton_p2p.presets import Preset, Timings, timings, usual_preset
-from lepton_p2p.rounds.config import MOST_MEMBERS, AgreementConfig
+from lepton_p2p.rounds.config import MOST_MEMBERS, AgreementConfig, Partitions
 from lepton_p2p.rounds.patience import PatienceConfig
 from lepton_p2p.transport.addresses import is_loopback
 
@@ -56,6 +56,7 @@ class PeerOptions(TypedDict):
     keys: Path | None
     token: str | None
     durability: Durability
+    partitions: Partitions
     min_peers: int
     share_memory: bool
     swim: SwimConfig
@@ -139,6 +140,13 @@ class PeerSettings(BaseSettings):
         description="What the peer brings when it starts: auto, the newest valid checkpoint of its job in --state-dir; "
         "never, the job's initial state; or the path of a checkpoint. It counts if the peer founds the swarm, or finds "
         "one that has not come so far; otherwise the swarm's own state does. Default: auto.",
+    )
+    partitions: Partitions = Field(
+        "continue",
+        description="What a swarm does that the network has split. continue: every side goes on, and when they meet "
+        "they become one: the mean of both, by the samples that each has used; what both used is counted. majority: "
+        "only a side with more than half of the peers goes on, the others wait, and nothing is used twice; but if half "
+        "of the peers die at once the rest waits for ever. The same on all peers. Default: continue.",
     )
     min_peers: int = Field(
         1,
@@ -308,6 +316,7 @@ class PeerSettings(BaseSettings):
             keys=self.keys,
             token=self.join_token(),
             durability=self.durability,
+            partitions=self.partitions,
             min_peers=self.min_peers,
             share_memory=self.share_memory,
             swim=values.swim,

@@ -25,7 +25,7 @@ from lepton_p2p.membership import SwimConfig
 from lepton_p2p.membership.messages import Status
 from lepton_p2p.presets import Preset, timings, usual_preset
 from lepton_p2p.rounds.aggregation import Aggregation
-from lepton_p2p.rounds.config import AgreementConfig
+from lepton_p2p.rounds.config import AgreementConfig, Partitions
 from lepton_p2p.rounds.patience import PatienceConfig
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.runtime.job_host import JobHost
@@ -64,8 +64,9 @@ class Peer:
     if it is not ``listen``.  data_port: of the links (0: any free one).  state_dir: where checkpoints are kept; the
     last known members, to find the swarm again; and this machine's credentials, in its folder ``keys``.  keys: the
     folder of the credentials, if it is another one.  token: a join token, for a machine that has none yet.
-    durability: how often checkpoints are written, how many are kept, what is resumed.  min_peers: how many must be
-    there before the training starts.  share_memory: give tensors to peers on this machine through memory that both
+    durability: how often checkpoints are written, how many are kept, what is resumed.  partitions: what a side of a
+    split swarm does, ``continue`` or ``majority``, the same on all peers.  min_peers: how many must be there before the
+    training starts.  share_memory: give tensors to peers on this machine through memory that both
     share, not through sockets.  enters: whether it takes part in rounds at once.  A peer that joins with
     ``enters=False`` does so from its first collective (or ``wait_for_members``) on, and nobody waits for it before.
     recalls: whether a program's own training loop goes on from its checkpoint.
@@ -88,6 +89,7 @@ class Peer:
         keys: str | Path | None = None,
         token: str | None = None,
         durability: Durability | None = None,
+        partitions: Partitions = "continue",
         min_peers: int = 1,
         share_memory: bool = True,
         enters: bool = True,
@@ -113,6 +115,7 @@ class Peer:
             keys=None if keys is None else Path(keys),
             token=token,
             durability=durability or Durability(),
+            partitions=partitions,
             min_peers=min_peers,
             share_memory=share_memory,
             swim=swim or usual.swim,

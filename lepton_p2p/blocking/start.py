@@ -14,6 +14,7 @@ from lepton_p2p.blocking.swarm import LINGER, Swarm
 from lepton_p2p.config import PeerSettings, load_settings
 from lepton_p2p.errors import ConfigError
 from lepton_p2p.logging import filter_library_logs
+from lepton_p2p.rounds.config import Partitions
 from lepton_p2p.runtime.loop_thread import LoopThread
 
 _lock = threading.Lock()
@@ -36,6 +37,7 @@ def init_distributed(
     checkpoint_every: str | int | None = None,
     checkpoint_keep: int | None = None,
     resume: str | Path | None = None,
+    partitions: Partitions | None = None,
     min_peers: int | None = None,
 ) -> Swarm:
     """Start this process's peer and return its swarm; the peer leaves by itself when the program ends.
@@ -66,6 +68,7 @@ def init_distributed(
             checkpoint_every=None if checkpoint_every is None else str(checkpoint_every),
             checkpoint_keep=checkpoint_keep,
             resume=None if resume is None else str(resume),
+            partitions=partitions,
             min_peers=min_peers,
         )
         filter_library_logs(settings.log_level)

@@ -53,6 +53,7 @@ def peer(
     checkpoint_every: Annotated[str | None, option("checkpoint_every", metavar="STEPS|TIME|off")] = None,
     checkpoint_keep: Annotated[int | None, option("checkpoint_keep", metavar="COUNT")] = None,
     resume: Annotated[str | None, option("resume", metavar="auto|never|PATH")] = None,
+    partitions: Annotated[str | None, option("partitions", metavar="continue|majority")] = None,
     min_peers: Annotated[int | None, option("min_peers", metavar="COUNT")] = None,
     advertise: Annotated[str | None, option("advertise", metavar="HOST:PORT")] = None,
     data_port: Annotated[int | None, option("data_port", metavar="PORT")] = None,

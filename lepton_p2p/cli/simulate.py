@@ -146,6 +146,9 @@ def _table(tally: Tally) -> dict[str, Any]:
         "rounds": tally.rounds,
         "attempts_retried": tally.retried,
         "results_recovered": tally.recovered,
+        "branches_united": tally.united,
+        "branches_given_up": tally.abandoned,
+        "samples_used_twice": tally.doubled,
         "events": tally.steps,
         "recovery_seconds": {
             "median": statistics.median(recoveries) if recoveries else None,
@@ -167,6 +170,9 @@ def _story(outcome: Outcome) -> dict[str, Any]:
         "rounds": outcome.rounds,
         "attempts_retried": outcome.retried,
         "results_recovered": outcome.recovered,
+        "branches_united": outcome.united,
+        "branches_given_up": outcome.abandoned,
+        "samples_used_twice": outcome.doubled,
         "events": outcome.steps,
         "faults": dict(sorted(outcome.faults.items())),
     }
@@ -180,6 +186,10 @@ def _print(tally: Tally, seconds: float, replay: str) -> None:
     )
     typer.echo(
         f"rounds decided: {tally.rounds}; attempts repeated: {tally.retried}; results recovered: {tally.recovered}"
+    )
+    typer.echo(
+        f"sides of splits brought in: {tally.united}, with {tally.doubled} samples used twice; "
+        f"given up: {tally.abandoned}"
     )
     typer.echo("faults: " + (", ".join(f"{kind} {count}" for kind, count in table["faults"].items()) or "none"))
     recovery = table["recovery_seconds"]

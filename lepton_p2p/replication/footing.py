@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from lepton_p2p.identity import PeerId
+from lepton_p2p.replication.branch import Branch
 from lepton_p2p.replication.notes import Note, NoteFlag
 from lepton_p2p.replication.ranges import Range
 from lepton_p2p.rounds.result import RoundResult
@@ -51,7 +52,8 @@ class Turn:
 
     settled: peers that need no snapshot any more.  wanting: peers for which the state from before the round is kept
     (not empty only with ``APPLY``).  founders: whose state the training starts from, if this is its first round.
-    waited: the longest that any member has waited for somebody who holds the state, seconds.  begins: contributions in
+    waited: the longest that any member has waited for somebody who holds the state, seconds.  carried: whether somebody
+    holds another one, from which the training could go on if nobody comes back.  begins: contributions in
     the state that is held from this round on, if that changes by it (founded: those of the founders, lost: 0).
     """
 
@@ -61,6 +63,7 @@ class Turn:
     wanting: frozenset[PeerId] = frozenset()
     waited: int = 0
     begins: int | None = None
+    carried: bool = False
 
 
 class Footing:
@@ -78,6 +81,7 @@ class Footing:
         self._quorum = quorum
         self._catching = False
         self._fresh = True
+        self._rescuing = False
         self._failures = 0
 
     def note(
@@ -89,20 +93,25 @@ class Footing:
         seed: Callable[[], int],
         work: int = 0,
         waited: int = 0,
+        carries: int = 0,
+        branch: Branch | None = None,
     ) -> Note:
         """What to write into the coming round.
 
         ``seen``: how many rounds the swarm has done, if this peer took part in all of them; ``seed``: the digest of
         what it would start from.  Both are only asked while it is fresh.  ``work``: contributions in what it holds.
-        ``waited``: seconds since nobody here holds the state.
+        ``waited``: seconds since nobody here holds the state.  ``carries``, ``branch``: see ``Note``.
         """
         if self.established:
-            return Note(NoteFlag.READY, tuple(claim), loss_sum, quorum=self._quorum)
+            ready = NoteFlag.READY
+            return Note(ready, tuple(claim), loss_sum, quorum=self._quorum, carries=carries, branch=branch)
         flags = NoteFlag.NONE if self._catching else NoteFlag.WANTS_STATE
-        if not self._fresh:
-            return Note(flags, failures=self._failures, work=work, quorum=self._quorum, waited=waited)
-        flags |= NoteFlag.FRESH
-        return Note(flags, (), 0.0, self._failures, seen(), seed(), work, self._quorum, waited)
+        if not (self._fresh or self._rescuing):
+            quorum = self._quorum
+            return Note(flags, failures=self._failures, work=work, quorum=quorum, waited=waited, carries=carries)
+        flags |= NoteFlag.FRESH if self._fresh else NoteFlag.RESCUES
+        known = seen() if self._fresh else None
+        return Note(flags, (), 0.0, self._failures, known, seed(), work, self._quorum, waited, carries)
 
     def take(self, result: RoundResult, me: PeerId) -> Turn:
         """A round is decided: what to do with it.  ``me`` took part in it."""
@@ -112,18 +121,25 @@ class Footing:
         self.rejections = 0
         if me in founders:
             self.established = self.founded = True
+            self._rescuing = False
         deed = self._deed(notes, founding=bool(founders), ready=bool(ready))
         self._catching = self._catching or deed is Deed.FETCH
         self._fresh = False
         hopeless = {peer for peer, note in notes.items() if note and note.failures >= PATIENCE}
-        self.all_ready = set(result.members) <= hopeless.union(ready, founders)
+        carried = any(note is not None and note.carries for note in notes.values())
+        self.all_ready = set(result.members) <= hopeless.union(ready, founders) and not carried
         begins = max(note.work for peer, note in notes.items() if note and peer in founders) if founders else None
         if deed is not Deed.APPLY:
             waited = max((note.waited for note in notes.values() if note), default=0)
-            return Turn(deed, founders, waited=waited, begins=0 if deed is Deed.LOST else begins)
+            begins = 0 if deed is Deed.LOST else begins
+            return Turn(deed, founders, waited=waited, begins=begins, carried=carried)
         asked = {peer for peer, note in notes.items() if note and NoteFlag.WANTS_STATE in note.flags}
         wanting = set() if founders else (asked | set(result.newcomers)) - set(ready)
         return Turn(deed, founders, (*ready, *sorted(wanting)), frozenset(wanting), begins=begins)
+
+    def rescue(self) -> None:
+        """Nobody that holds the state came back; the replica holds another one now, from which to go on."""
+        self._rescuing = True
 
     def rejected(self) -> None:
         """The members agreed that the round has no result."""
@@ -132,7 +148,7 @@ class Footing:
     def caught_up(self) -> None:
         """The state has arrived and what was kept has been applied."""
         self.established, self.founded, self._catching, self._failures = True, False, False, 0
-        self._fresh = False
+        self._fresh = self._rescuing = False
 
     def fetch_failed(self) -> None:
         """Nobody could give the state (any more): ask for a newer one."""
@@ -144,7 +160,7 @@ class Footing:
 
         Who has not had a round yet (its first epoch yielded to another one at once) is as fresh as before.
         """
-        self.established = self.all_ready = self._catching = False
+        self.established = self.all_ready = self._catching = self._rescuing = False
         self.rejections = 0
 
     def step_out(self) -> None:
@@ -175,9 +191,15 @@ def founders_of(result: RoundResult) -> Collection[PeerId]:
     that held the state may just have died.  (Who has seen rounds of another lineage, which had not come as far as a
     checkpoint that is there, does not count.)  The state with the most work counts, of several that of the member
     which is first in the ring; and who holds the same founds too.
+
+    It also starts again, from the state with the most work that anybody carries, if the wait for those that held the
+    one from before is over: all members know that there is none, since all of them wait.
     """
     notes = _read(result)
     in_order = [notes.get(peer) for peer in result.members]
+    rescuers = [note for note in in_order if note is not None and NoteFlag.RESCUES in note.flags]
+    if rescuers and all(note is not None and NoteFlag.WANTS_STATE in note.flags and note.waited for note in in_order):
+        return _like(max(rescuers, key=lambda note: note.work), rescuers, notes)
     fresh = [note for note in in_order if note is not None and NoteFlag.FRESH in note.flags]
     if not any(note.seen is not None and note.seen + 1 == result.round for note in fresh):
         return ()
@@ -187,9 +209,13 @@ def founders_of(result: RoundResult) -> Collection[PeerId]:
             return ()
         if NoteFlag.FRESH not in note.flags and note.work >= best.work:
             return ()
-    return frozenset(
-        peer for peer, note in notes.items() if note in fresh and (note.work, note.seed) == (best.work, best.seed)
-    )
+    return _like(best, fresh, notes)
+
+
+def _like(best: Note, candidates: Sequence[Note], notes: Notes) -> Collection[PeerId]:
+    """Those of the candidates that hold the same as the best."""
+    same = [note for note in candidates if (note.work, note.seed) == (best.work, best.seed)]
+    return frozenset(peer for peer, note in notes.items() if note in same)
 
 
 def _read(result: RoundResult) -> Notes:

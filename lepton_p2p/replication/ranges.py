@@ -51,3 +51,15 @@ def split(ranges: Iterable[Range], inside: Iterable[Range]) -> tuple[tuple[Range
                 at = stop
         rest.append(Range(at, item.stop, item.tries))
     return join(within), join(rest)
+
+
+def overlap(one: Iterable[Range], other: Iterable[Range]) -> tuple[Range, ...]:
+    """Places that are in both (each disjoint); ``tries`` are the higher of the two."""
+    theirs = tuple(other)
+    common: list[Range] = []
+    for left in one:
+        for right in theirs:
+            start, stop = max(left.start, right.start), min(left.stop, right.stop)
+            if start < stop:
+                common.append(Range(start, stop, max(left.tries, right.tries)))
+    return join(common)

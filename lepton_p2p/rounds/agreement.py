@@ -8,7 +8,8 @@ state      meaning                                     leaves by
 outside    not begun, left, or gave up its round       ``begin`` -> seeking or member; ``start_round`` -> seeking
 seeking    wants an epoch, has none                    ``Prepare`` -> bound; nobody has one -> founds one
 member     in an epoch, idle or with a running round   ``broken``/``gone``/newcomer -> bound (proposing);
-                                                       ``Prepare`` -> bound; larger lineage met -> seeking
+                                                       ``Prepare`` -> bound; another lineage met -> seeking, or
+                       both stay members and one proposes an epoch of both
 bound      promised a ballot, stopped                  ``Install`` -> member; time-out -> bound (proposing)
 =========  ==========================================  =====================================================
 """
@@ -21,6 +22,7 @@ from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.rounds import effects as fx
 from lepton_p2p.rounds.balloting import Balloting
 from lepton_p2p.rounds.core import Effect, Event, Random
+from lepton_p2p.rounds.electorate import without
 from lepton_p2p.rounds.meeting import Meeting
 from lepton_p2p.rounds.messages import (
     Admit,
@@ -32,6 +34,7 @@ from lepton_p2p.rounds.messages import (
     Promise,
     Refusal,
     RoundMessage,
+    Unite,
 )
 from lepton_p2p.sansio import CancelTimer
 
@@ -90,6 +93,7 @@ class Agreement(Balloting, Meeting):
         if self.epoch is None or self.epoch.tag != tag or not self.progress.running:
             return []
         self.progress.decide_round(digest, contributors)
+        self._all_have_installed()
         self._admit_waiting()
         return self._drain()
 
@@ -152,10 +156,12 @@ class Agreement(Balloting, Meeting):
         self._gone.pop(peer.id, None)
         return self._drain()
 
-    def gone(self, now: float, peer: PeerId, reason: str) -> list[Effect]:
-        """``peer`` died or left: it is nobody to wait for."""
+    def gone(self, now: float, peer: PeerId, reason: str, *, left: bool = False) -> list[Effect]:
+        """``peer`` died or ``left``: it is nobody to wait for."""
         self._now = now
         self._alive.pop(peer, None)
+        if left:
+            self._let_go(peer)
         self._lose(peer, reason)
         return self._drain()
 
@@ -179,7 +185,11 @@ class Agreement(Balloting, Meeting):
                 self._on_admit_reply(message)
             case Announce():
                 self._on_announce(message)
+            case Unite():
+                self._on_unite(message)
             case Leaving():
+                if not message.epoch:
+                    self._let_go(message.sender.id)
                 if not message.epoch or self.epoch is None or self.epoch.number <= message.epoch:
                     self._lose(message.sender.id, message.reason)
         return self._drain()
@@ -194,6 +204,16 @@ class Agreement(Balloting, Meeting):
                     proposal.unavailable(peer.id, f"nobody answers at {to}")
             self._finish_if_complete()
         return self._drain()
+
+    def _all_have_installed(self) -> None:
+        """A round was decided in this epoch: from now on its members alone have to agree."""
+        if self.majority and self.epoch is not None:
+            self.progress.electorates = (frozenset(self.epoch.ids),)
+
+    def _let_go(self, peer: PeerId) -> None:
+        """``peer`` does not want to be asked any more."""
+        self.progress.electorates = without(self.progress.electorates, peer)
+        self._run_if_possible()
 
     def timer(self, now: float, key: Hashable) -> list[Effect]:
         """A timer that was set by an effect is due."""

@@ -7,16 +7,21 @@ flush of virtual synchrony, Birman and Joseph 1987; ballots as in Paxos.)
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lepton_p2p.identity import PeerId, PeerInfo, short
 from lepton_p2p.rounds import effects as fx
 from lepton_p2p.rounds.core import AgreementCore
 from lepton_p2p.rounds.decision import decide
+from lepton_p2p.rounds.electorate import carries
 from lepton_p2p.rounds.epoch import NOBODY, Ballot, Epoch
 from lepton_p2p.rounds.messages import Decision, Install, Prepare, Promise, Refusal, Standing
 from lepton_p2p.rounds.proposal import Proposal
 from lepton_p2p.sansio import CancelTimer, Send, SetTimer
 
 _MAX_GONE = 10_000
+_DIFFERS = "what this peer holds differs from what the other members hold"
+_UNITES = "two sides of a split swarm become one: this peer brings in what it has when it holds what the others hold"
 
 
 class Balloting(AgreementCore):
@@ -28,9 +33,10 @@ class Balloting(AgreementCore):
         candidates = {m.id: m.peer for m in self.epoch.members if m.id not in self._gone}
         candidates |= self._waiting
         candidates[self.me.id] = self.me
-        ballot = Ballot(self._promised.counter + 1, self.me.id)
+        unites = bool(self._invited & candidates.keys())
+        ballot = Ballot(max(self._promised.counter, self._heard if unites else 0) + 1, self.me.id)
         self._promised, self._bound = ballot, True
-        self._proposal = Proposal(ballot, candidates, reason)
+        self._proposal = Proposal(ballot, candidates, reason, unites)
         self._proposal.promised(self._report())
         self._out += [CancelTimer("propose"), CancelTimer("install")]
         self._out.append(SetTimer("promises", self._now + self._config.promise_timeout / 2))
@@ -41,7 +47,9 @@ class Balloting(AgreementCore):
 
     def _ask_to_promise(self, proposal: Proposal, peer: PeerId) -> None:
         candidates = tuple(proposal.candidates.values())
-        prepare = Prepare(self.me, proposal.ballot, candidates, proposal.reason)
+        assert self.epoch is not None
+        tag = self.epoch.tag
+        prepare = Prepare(self.me, proposal.ballot, candidates, proposal.reason, tag, proposal.unites)
         self._out.append(Send(proposal.candidates[peer].address, prepare))
 
     def _on_promises_due(self, proposal: Proposal) -> None:
@@ -70,6 +78,7 @@ class Balloting(AgreementCore):
         if proposal is None or not proposal.complete:
             return
         self._proposal = None
+        self._invited.clear()
         self._out.append(CancelTimer("promises"))
         peers = {peer: proposal.candidates[peer] for peer in proposal.reports}
         if (larger := self._larger_stranger(proposal)) is not None:
@@ -81,7 +90,14 @@ class Balloting(AgreementCore):
         for peer, reason in proposal.missing.items():
             self._waiting.pop(peer, None)
             self._out.append(fx.Accuse(peer, reason))
-        epoch, decision = decide(proposal.ballot, peers, proposal.reports, lost, max_attempts=self._config.max_attempts)
+        epoch, decision = decide(
+            proposal.ballot,
+            peers,
+            proposal.reports,
+            lost,
+            max_attempts=self._config.max_attempts,
+            majority=self.majority,
+        )
         for peer_info in peers.values():
             if peer_info.id != self.me.id:
                 self._out.append(Send(peer_info.address, Install(self.me, epoch, decision)))
@@ -91,14 +107,17 @@ class Balloting(AgreementCore):
         """The refuser whose lineage is ahead of what this proposal could at best become."""
         number = self.epoch.number if self.epoch is not None else 0
         tag = self.epoch.tag if self.epoch is not None else 0
-        mine = Standing(len(proposal.reports), self.progress.work, number, tag, self.progress.origin)
+        paused = not carries(proposal.reports, self.progress.electorates)
+        mine = Standing(len(proposal.reports), self.progress.work, number, tag, self.progress.origin, paused)
         larger = [stranger for stranger in proposal.strangers.values() if mine.yields_to(stranger[1])]
         return max(larger, key=lambda s: s[1])[0] if larger else None
 
     def _on_promise(self, message: Promise) -> None:
         proposal = self._proposal
         if proposal is not None and proposal.ballot == message.ballot and message.report.peer == message.sender.id:
-            proposal.promised(message.report)
+            report = message.report
+            behind = report.epoch is not None and report.epoch.tag in self._tags
+            proposal.promised(replace(report, foreign=report.foreign and not behind))
             self._finish_if_complete()
 
     def _on_refusal(self, message: Refusal) -> None:
@@ -136,7 +155,8 @@ class Balloting(AgreementCore):
             return
         known = self.epoch is None or sender.id in self.epoch.ids or sender.id in self._fellow
         # The proposer may hold a promise from before this peer left: to promise again would confirm that one.
-        known = known and message.ballot != self._given_up
+        known = (known or message.unites) and message.ballot != self._given_up
+        foreign = self.epoch is not None and message.tag not in self._tags
         if not known or (self.epoch is None and not self._seeking):
             stranger = Refusal(self.me, message.ballot, self._promised, True, self.standing)
             self._out.append(Send(sender.address, stranger))
@@ -150,7 +170,8 @@ class Balloting(AgreementCore):
         self._fellow = frozenset(peer.id for peer in message.candidates)
         self._out += [CancelTimer("propose"), CancelTimer("promises")]
         self._await_install()
-        self._out.append(Send(sender.address, Promise(self.me, message.ballot, self._report())))
+        report = replace(self._report(), foreign=foreign)
+        self._out.append(Send(sender.address, Promise(self.me, message.ballot, report)))
 
     def _await_install(self) -> None:
         # A random share on top, so that members bound to a dead proposer do not all propose at once.
@@ -174,18 +195,24 @@ class Balloting(AgreementCore):
         had_epoch = self.epoch is not None
         self.epoch, self._bound, self._seeking = epoch, False, False
         self._without_epoch.clear()
-        self.held = 0
+        self.held, self._owed = 0, (0, ())
         self._fellow = frozenset(epoch.ids)
+        if self.me.id in decision.brought:
+            self._tags.clear()
+        self._tags.append(epoch.tag)
         for peer in epoch.ids:
             self._waiting.pop(peer, None)
             if peer in self._alive:
                 self._gone.pop(peer, None)
         me = next(member for member in epoch.members if member.id == self.me.id)
-        newcomer = me.since == decision.base + 1 and decision.base > 0
-        verdict = self.progress.install(decision, newcomer=newcomer, member=had_epoch)
+        brings = self.me.id in decision.brought
+        newcomer = me.since == decision.base + 1 and (decision.base > 0 or brings)
+        member = had_epoch and not brings
+        verdict = self.progress.install(decision, newcomer=newcomer, member=member, brought=brings)
         self._emit(fx.Installed(epoch, decision))
+        self._say_if_paused(epoch)
         if verdict.obsolete:
-            self._emit(fx.DroppedOut("what this peer holds differs from what the other members hold"))
+            self._emit(fx.DroppedOut(_UNITES if brings else _DIFFERS))
         if verdict.rejected:
             self._emit(fx.Rejected(decision.base, verdict.rejected))
         if self.progress.recovering:
@@ -197,6 +224,13 @@ class Balloting(AgreementCore):
         else:
             self._run_if_possible()
             self._admit_waiting()
+
+    def _say_if_paused(self, epoch: Epoch) -> None:
+        lacking = [one for one in self.progress.electorates if not carries(epoch.ids, [one])]
+        pause = fx.Paused(len(lacking[0].intersection(epoch.ids)), len(lacking[0])) if lacking else None
+        if pause is not None and pause != self._pause:
+            self._emit(pause)
+        self._pause = pause
 
     def _lose(self, peer: PeerId, reason: str) -> None:
         if peer == self.me.id:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from lepton_p2p.errors import ConfigError
 
+Partitions = Literal["continue", "majority"]
+"""Policy of a swarm that the network splits (``docs/partitions.md``)."""
 MOST_MEMBERS = 10_000
 """Of an epoch."""
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.rounds import effects as fx
 from lepton_p2p.rounds.config import AgreementConfig
+from lepton_p2p.rounds.electorate import Electorate, carries
 from lepton_p2p.rounds.epoch import Ballot, Epoch
 from lepton_p2p.rounds.messages import Decision, Report, RoundMessage, Standing
 from lepton_p2p.rounds.progress import Progress
 from lepton_p2p.rounds.proposal import Proposal
 from lepton_p2p.sansio import CancelTimer, Emit, Send, SetTimer
 
-Event: TypeAlias = fx.Installed | fx.DroppedOut | fx.Rejected | fx.Refused
+Event: TypeAlias = fx.Installed | fx.Paused | fx.DroppedOut | fx.Rejected | fx.Refused
 Effect: TypeAlias = (
     Send[RoundMessage] | SetTimer | CancelTimer | Emit[Event] | fx.Halt | fx.Run | fx.Recover | fx.Accuse
 )
+
+
+MAJORITY = " majority"
+_REMEMBERED = 64
+"""Epochs of a lineage; who comes back after more than that comes back as a newcomer."""
 
 
 class Random(Protocol):
@@ -41,6 +49,9 @@ class AgreementCore(ABC):
         """Where others should be that have not answered yet: members of an epoch, perhaps (see ``_founds``)."""
         self.epoch: Epoch | None = None
         self.progress = Progress()
+        self.majority = False
+        """Policy: of a split swarm only the side with the majority goes on; otherwise both do, and become one again.
+        Set it before ``begin``."""
         self._config = config
         self._rng = rng
         self.resting = False
@@ -57,6 +68,17 @@ class AgreementCore(ABC):
         self._alive: dict[PeerId, PeerInfo] = {}
         self._gone: dict[PeerId, str] = {}
         self._waiting: dict[PeerId, PeerInfo] = {}
+        self._invited: set[PeerId] = set()
+        """Who of those that wait is in another lineage, which is to become one with this."""
+        self._tags: deque[int] = deque(maxlen=_REMEMBERED)
+        """Epochs through which this peer's lineage has come, as far as it was there; who is in one of them is of the
+        same lineage, perhaps behind."""
+        self._owed: tuple[int, tuple[Electorate, ...]] = (0, ())
+        """Number of the epoch that this peer dropped out of, and who had to agree then: where that has been forgotten
+        (in a new swarm of some that dropped out) it holds still."""
+        self._pause: fx.Paused | None = None
+        self._heard = 0
+        """The highest counter of a ballot in a lineage that was met: a proposal to that has to be above it."""
         self._without_epoch: dict[PeerId, int | None] = {}
         """Who said to have no epoch, and what it would found one with; None: it does not seek one."""
         self._out: list[Effect] = []
@@ -68,10 +90,20 @@ class AgreementCore(ABC):
         if self.epoch is None:
             return None
         size = sum(peer not in self._gone for peer in self.epoch.ids)
-        return Standing(size, self.progress.work, self.epoch.number, self.epoch.tag, self.progress.origin)
+        return Standing(size, self.progress.work, self.epoch.number, self.epoch.tag, self.progress.origin, self.paused)
+
+    @property
+    def purpose(self) -> str:
+        """What members must have in common: the job and the policy."""
+        return f"{self.job}{MAJORITY}" if self.majority else self.job
+
+    @property
+    def paused(self) -> bool:
+        """Whether this epoch must wait for the majority to come back."""
+        return self.epoch is not None and not carries(self.epoch.ids, self.progress.electorates)
 
     def _run_if_possible(self) -> None:
-        if self.epoch is not None and not self._bound and self.progress.start_attempt():
+        if self.epoch is not None and not self._bound and not self.paused and self.progress.start_attempt():
             self._out.append(fx.Run(self.epoch, self.progress.next_round, self.progress.attempts))
 
     def _stop(self, reason: str) -> None:
@@ -79,7 +111,9 @@ class AgreementCore(ABC):
             self._out.append(fx.Halt())
 
     def _report(self) -> Report:
-        return self.progress.report(self.me.id, self.epoch)
+        report = self.progress.report(self.me.id, self.epoch)
+        number, electorates = self._owed
+        return report if self.epoch is not None else replace(report, number=number, electorates=electorates)
 
     def _broadcast(self, message: RoundMessage) -> None:
         for member in self.epoch.members if self.epoch is not None else ():

@@ -7,11 +7,13 @@ or superseded.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import reduce
 
 from lepton_p2p.identity import PeerId, PeerInfo, short
+from lepton_p2p.rounds.electorate import Electorate, carries, gather, succeed
 from lepton_p2p.rounds.epoch import Ballot, Epoch, Member
-from lepton_p2p.rounds.messages import Decision, Report
+from lepton_p2p.rounds.messages import Decision, Report, Standing
 
 
 def decide(
@@ -21,11 +23,13 @@ def decide(
     lost: Iterable[tuple[PeerId, str]] = (),
     *,
     max_attempts: int,
+    majority: bool = False,
 ) -> tuple[Epoch, Decision]:
     """The next epoch and its :class:`Decision`.
 
     ``reports`` holds one report for each peer in ``peers`` (all members of the new epoch).  Rules, in order:
 
+    0. Of several lineages the heaviest prevails; to it, members of the others are newcomers.
     1. The base is the highest round whose result (or rejection) some reporter holds.
     2. Holders must agree on its digest, and pending inputs on the state that they were made from; a minority
        (a flipped bit, a kernel that rounds differently) starts anew.
@@ -34,7 +38,13 @@ def decide(
        nothing in, so that the others went on without it, is a newcomer.
     4. If nobody is behind and the pending inputs do not fit together, or were tried ``max_attempts`` times,
        the round after the base is rejected for everyone.
+
+    ``majority``: of lineages one that has the majority prevails before all others, and who had to agree until now has
+    to agree in the new epoch.
     """
+    number = max((r.epoch.number for r in reports.values() if r.epoch is not None), default=0) + 1
+    everybody = reports
+    reports, brought = _one_lineage(reports, majority=majority)
     base, digest, holders, rejected = _base(reports)
     behind = [r for r in reports.values() if _one_behind(r, base, rejected) or (holders and _partook(r, base))]
     work = max((reports[peer].work for peer in holders), default=max(r.work for r in reports.values()))
@@ -42,12 +52,63 @@ def decide(
         base, digest, holders, rejected = base + 1, 0, (), reason
     state = _majority(r.state for r in reports.values() if r.pending == base + 1 and r.state)
     origin = max(r.origin for r in reports.values())
-    number = max((r.epoch.number for r in reports.values() if r.epoch is not None), default=0) + 1
     members = tuple(
         Member(peers[peer], _since(reports[peer], base, digest, holders, rejected, state))
         for peer in _ring_order(peers, reports)
     )
-    return Epoch(number, ballot, members), Decision(base, digest, holders, work, rejected, tuple(lost), origin)
+    electorates = _electorates(reports, everybody, peers) if majority else ()
+    decision = Decision(base, digest, holders, work, rejected, tuple(lost), origin, brought, electorates)
+    return Epoch(number, ballot, members), decision
+
+
+def _one_lineage(
+    reports: Mapping[PeerId, Report], *, majority: bool
+) -> tuple[Mapping[PeerId, Report], tuple[PeerId, ...]]:
+    """The reports with those of all lineages but the heaviest made newcomers', and whose those are.
+
+    Whether it is of another lineage says the reporter; those of one epoch are of one.
+    """
+    lineages: dict[int, list[Report]] = {}
+    for report in reports.values():
+        if report.epoch is not None:
+            lineages.setdefault(report.epoch.tag if report.foreign else 0, []).append(report)
+    if len(lineages) < 2:
+        return reports, ()
+    carrying = [lineage for lineage, members in lineages.items() if majority and _carries(members)]
+    standings = {lineage: _standing(lineages[lineage]) for lineage in carrying or lineages}
+    best = reduce(lambda one, other: other if standings[one].lighter_than(standings[other]) else one, standings)
+    brought = {r.peer for lineage, members in lineages.items() if lineage != best for r in members}
+    newcomers = {peer: Report(peer, None) for peer in brought}
+    return {**reports, **newcomers}, tuple(sorted(brought))
+
+
+def _newest(members: Sequence[Report]) -> Epoch:
+    return max((r.epoch for r in members if r.epoch is not None), key=lambda epoch: (epoch.number, epoch.ballot))
+
+
+def _carries(members: Sequence[Report]) -> bool:
+    return carries(_newest(members).ids, gather(report.electorates for report in members))
+
+
+def _electorates(
+    prevailing: Mapping[PeerId, Report], everybody: Mapping[PeerId, Report], members: Collection[PeerId]
+) -> tuple[Electorate, ...]:
+    """What counts in the new epoch: what counted in a lineage that had the majority, otherwise what counted anywhere.
+
+    What those remember that dropped out counts unless the lineage has gone on since.
+    """
+    own = [report for report in prevailing.values() if report.epoch is not None]
+    counted = list(everybody.values())
+    if own and _carries(own):
+        number = _newest(own).number
+        counted = own + [report for report in everybody.values() if report.epoch is None and report.number >= number]
+    return succeed(gather(report.electorates for report in counted), members)
+
+
+def _standing(members: Sequence[Report]) -> Standing:
+    epoch = _newest(members)
+    work, origin = max(r.work for r in members), max(r.origin for r in members)
+    return Standing(len(members), work, epoch.number, epoch.tag, origin)
 
 
 def _established(report: Report) -> bool:

@@ -50,6 +50,14 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """No rounds run in this epoch: ``present`` of the ``of`` peers that went on last are in it (policy majority)."""
+
+    present: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
 class DroppedOut:
     """The swarm went on without this peer (or it yields to a larger one): what it holds is obsolete."""
 

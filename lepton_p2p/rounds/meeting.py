@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from lepton_p2p.identity import PeerInfo, short
 from lepton_p2p.rounds import effects as fx
-from lepton_p2p.rounds.core import AgreementCore
+from lepton_p2p.rounds.core import MAJORITY, AgreementCore
 from lepton_p2p.rounds.epoch import Ballot, Epoch, Member
-from lepton_p2p.rounds.messages import Admit, AdmitReply, Announce, Decision, Leaving
+from lepton_p2p.rounds.messages import Admit, AdmitReply, Announce, Decision, Leaving, Unite
 from lepton_p2p.sansio import CancelTimer, Send, SetTimer
 
 TOLD_AT_ONCE = 16
@@ -17,9 +17,10 @@ class Meeting(AgreementCore):
     """A peer without an epoch asks live peers in turn to admit it; if nobody has one, the peer with the most work in
     its checkpoint founds it, the lowest id of several; later, if some whom it should join have not answered yet.
 
-    The first member of an epoch announces it to live peers outside.  Of two lineages that meet so, the one with the
-    smaller ``Standing`` yields, peer by peer.  A peer that finds an epoch which has not come as far as its own
-    checkpoint founds another one, and the two lineages meet.
+    The first member of an epoch announces it to live peers outside.  Two lineages that meet so become one: a member
+    of the smaller one asks the announcer to propose an epoch of both, and the heavier one prevails in that (see
+    ``decision.py``).  One that has nothing to bring yields instead, peer by peer.  A peer that finds an epoch which has
+    not come as far as its own checkpoint founds another one, and the two lineages meet.
     """
 
     def _on_admit(self, message: Admit) -> None:
@@ -29,8 +30,8 @@ class Meeting(AgreementCore):
         if self.epoch is None:
             self._out.append(Send(sender.address, AdmitReply(self.me, False, "", self._seeking, self.held)))
             return
-        if message.job != self.job:
-            reason = f"this swarm runs job {self.job or 'none'}, the peer brought {message.job or 'none'}"
+        if message.job != self.purpose:
+            reason = self._why_not(message.job)
             self._out.append(Send(sender.address, AdmitReply(self.me, False, reason, False)))
             return
         if message.held > self.progress.work:
@@ -46,6 +47,14 @@ class Meeting(AgreementCore):
         else:
             self._admit_waiting()
 
+    def _why_not(self, purpose: str) -> str:
+        if purpose.removesuffix(MAJORITY) != self.job:
+            return (
+                f"this swarm runs job {self.job or 'none'}, the peer brought {purpose.removesuffix(MAJORITY) or 'none'}"
+            )
+        mine, theirs = ("majority", "continue") if self.majority else ("continue", "majority")
+        return f"this swarm runs with partitions={mine}, the peer with partitions={theirs}: use the same on all peers"
+
     def _announce(self) -> None:
         """Tell live peers outside the epoch where it stands; the first member that is not gone does it."""
         assert self.epoch is not None
@@ -57,42 +66,66 @@ class Meeting(AgreementCore):
                 first = int(self._rng.random() * len(outside))
                 outside = (outside[first:] + outside[:first])[:TOLD_AT_ONCE]
             for peer in outside:
-                self._out.append(Send(peer.address, Announce(self.me, standing, self.job)))
+                self._out.append(Send(peer.address, Announce(self.me, standing, self.purpose)))
         self._out.append(SetTimer("announce", self._now + self._config.announce_interval))
 
     def _on_announce(self, message: Announce) -> None:
         sender = message.sender
-        if self._bound or message.job != self.job:
+        if self._bound or message.job != self.purpose:
             return
         if self.epoch is None:
             if self._seeking:
                 self._ask(sender)
             return
         if sender.id in self.epoch.ids:
-            if message.standing.tag != self.epoch.tag and message.standing.number >= self.epoch.number:
-                # A fellow member is in a later epoch without us: only proposing tells where we stand.
+            tag, number = message.standing.tag, message.standing.number
+            if tag != self.epoch.tag and (number >= self.epoch.number or tag not in self._tags):
+                # A fellow member is in a later epoch, or another lineage, without us: proposing tells where we stand.
                 self._propose(f"{short(sender.id)} is in another epoch")
             return
-        mine = self.standing
+        mine, theirs = self.standing, message.standing
         assert mine is not None
-        if mine.yields_to(message.standing):
-            self._yield("a larger swarm was met", towards=sender)
+        if not mine.yields_to(theirs):
+            self._out.append(Send(sender.address, Announce(self.me, mine, self.purpose)))
+        elif mine.work and not mine.hollow_beside(theirs):
+            present = tuple(member.peer for member in self.epoch.members if member.id not in self._gone)
+            self._out.append(Send(sender.address, Unite(self.me, present, self.purpose, self._promised.counter)))
         else:
-            self._out.append(Send(sender.address, Announce(self.me, mine, self.job)))
+            self._yield("a larger swarm was met", towards=sender)
+
+    def _on_unite(self, message: Unite) -> None:
+        """The members of another lineage would be members of this one too, with what they did."""
+        if self.epoch is None or self._bound or message.job != self.purpose or message.sender.id in self.epoch.ids:
+            return
+        strangers = [peer for peer in message.members if peer.id not in self.epoch.ids]
+        self._heard = max(self._heard, message.counter)
+        for peer in strangers:
+            self._gone.pop(peer.id, None)
+            self._waiting[peer.id] = peer
+        self._invited |= {peer.id for peer in strangers}
+        if len(strangers) < len(message.members):
+            # A member has gone over to the other lineage: the ring cannot close without a new epoch.
+            self._propose("a member is in another lineage")
+        else:
+            self._admit_waiting()
 
     def _found(self) -> None:
         self._seeking = False
         ballot = Ballot(self._promised.counter + 1, self.me.id)
         self._promised = ballot
-        decision = Decision(0, 0, (), self.held, origin=self.held)
+        electorates = (self._owed[1] or (frozenset({self.me.id}),)) if self.majority else ()
+        decision = Decision(0, 0, (), self.held, origin=self.held, electorates=electorates)
         self._install(Epoch(1, ballot, (Member(self.me, 1),)), decision)
 
     def _yield(self, reason: str, towards: PeerInfo | None) -> None:
         """Give up this lineage: what it holds is obsolete; ask to be admitted elsewhere."""
-        self._broadcast(Leaving(self.me, reason, self.epoch.number if self.epoch is not None else 0))
+        number = self.epoch.number if self.epoch is not None else 0
+        self._owed = number, self.progress.electorates
+        self._broadcast(Leaving(self.me, reason, number))
         self._stop(reason)
         self.epoch, self._bound, self._proposal, self._given_up = None, False, None, self._promised
         self._waiting.clear()
+        self._tags.clear()
         self._out += [CancelTimer("install"), CancelTimer("propose"), CancelTimer("announce"), CancelTimer("promises")]
         self.progress.forget()
         self._emit(fx.DroppedOut(reason))
@@ -133,7 +166,7 @@ class Meeting(AgreementCore):
         return bool(others) and all(p in self._without_epoch for p in others) and all(mine < other for other in seekers)
 
     def _ask(self, peer: PeerInfo) -> None:
-        self._out.append(Send(peer.address, Admit(self.me, self.job, self.held)))
+        self._out.append(Send(peer.address, Admit(self.me, self.purpose, self.held)))
 
     def _on_admit_reply(self, message: AdmitReply) -> None:
         if not self._seeking or self._bound:

@@ -8,16 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lepton_p2p.identity import PeerId, PeerInfo
+from lepton_p2p.rounds.electorate import Electorate
 from lepton_p2p.rounds.epoch import Ballot, Epoch
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Standing:
-    """How far a lineage has come; lineages that meet are compared by this, the smaller yields.
+    """How far a lineage has come; lineages that meet are compared by this.
 
     ``size`` members in its epoch, ``work`` contributions applied since the training started (sum over rounds of
     the number of contributors), then the epoch's number and tag to break ties.  ``origin``: the work that was in the
-    checkpoint from which the lineage was founded (0: none, it began anew).
+    checkpoint from which the lineage was founded (0: none, it began anew).  ``paused``: it waits for the majority.
     """
 
     size: int
@@ -25,19 +26,33 @@ class Standing:
     number: int
     tag: int
     origin: int = 0
+    paused: bool = False
+
+    def hollow_beside(self, other: Standing) -> bool:
+        """Whether there is nothing in this lineage that would be worth bringing into the other.
+
+        Nothing was done in it, or nobody holds any more what was done; or it has not even come to where the other
+        began: its peers had an old disk, or none.
+        """
+        return bool(other.work) and (not self.work or self.work < other.origin)
 
     def yields_to(self, other: Standing) -> bool:
-        """Whether this lineage is the one to give up.
+        """Whether this lineage is the one to give up: a hollow one before all others, a paused one, the smaller.
 
-        Before all else, one in which nothing was done, or nobody holds any more what was done: however large, it has
-        nothing to lose.  Then one that has not even come to where the other began: its peers had an old disk, or none.
-        (Comparing ``work`` with ``work`` would not do: of two lineages that run, both or neither might yield.)
+        (Comparing ``work`` with ``work`` would not do: of two lineages that run, both or neither might yield.  If both
+        are paused it does not change, and tells who went on longer.)
         """
-        if bool(self.work) != bool(other.work):
-            return not self.work
-        if self.work < other.origin or other.work < self.origin:
-            return self.work < other.origin
-        return self < other
+        if self.hollow_beside(other) != other.hollow_beside(self):
+            return self.hollow_beside(other)
+        if self.paused and other.paused:
+            return self.lighter_than(other)
+        return (not self.paused, self) < (not other.paused, other)
+
+    def lighter_than(self, other: Standing) -> bool:
+        """Whether the other one prevails when both stand still and become one: the one with more work does."""
+        if self.hollow_beside(other) != other.hollow_beside(self):
+            return self.hollow_beside(other)
+        return (self.work, self.size, self.number, self.tag) < (other.work, other.size, other.number, other.tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +63,9 @@ class Report:
     digest of that round's result if it holds the result (0: it does not), ``rejected`` why the round has none.
     ``pending`` is the round it has started and kept the input of (0: none), ``schema`` the hash of names,
     shapes, dtypes and operation of that input, ``attempts`` how often it has run it, ``broken`` why the last
-    attempt broke.  ``origin`` as in :class:`Standing`.
+    attempt broke.  ``origin`` as in :class:`Standing`.  ``foreign``: the reporter's lineage has not come through the
+    proposer's epoch.  ``electorates``: who has to agree that the swarm goes
+    on (see ``electorate.py``; with policy majority only); ``number``: of the last epoch that a newcomer was in before.
     """
 
     peer: PeerId
@@ -63,6 +80,9 @@ class Report:
     attempts: int = 0
     broken: str = ""
     origin: int = 0
+    foreign: bool = False
+    electorates: tuple[Electorate, ...] = ()
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +91,9 @@ class Decision:
 
     ``base``: the last decided round.  ``holders`` have its result with ``digest``; the others fetch it from
     them.  ``rejected``: why round ``base`` has no result, if it has none.  ``lost``: who was left behind and
-    why.  ``work``, ``origin`` as in :class:`Standing`.
+    why.  ``work``, ``origin`` as in :class:`Standing`.  ``brought``: members of lighter lineages, which become one with
+    this: what they hold counts for nothing here until they bring it into a round.  ``electorates`` as in
+    :class:`Report`.
     """
 
     base: int
@@ -81,16 +103,24 @@ class Decision:
     rejected: str = ""
     lost: tuple[tuple[PeerId, str], ...] = ()
     origin: int = 0
+    brought: tuple[PeerId, ...] = ()
+    electorates: tuple[Electorate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Stop, promise ``ballot`` to ``sender`` and report: an epoch of ``candidates`` is being formed."""
+    """Stop, promise ``ballot`` to ``sender`` and report: an epoch of ``candidates`` is being formed.
+
+    ``tag``: of the epoch that the sender is in.  ``unites``: the candidates are of two lineages, one of which asked for
+    it.
+    """
 
     sender: PeerInfo
     ballot: Ballot
     candidates: tuple[PeerInfo, ...]
     reason: str
+    tag: int = 0
+    unites: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +195,16 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class Unite:
+    """We met: propose an epoch of all your members and ours.  ``counter``: of the highest ballot that I know."""
+
+    sender: PeerInfo
+    members: tuple[PeerInfo, ...]
+    job: str
+    counter: int
+
+
+@dataclass(frozen=True, slots=True)
 class Leaving:
     """I am going: form the next epoch without me, do not wait to find out.
 
@@ -177,4 +217,4 @@ class Leaving:
     epoch: int = 0
 
 
-RoundMessage = Prepare | Promise | Refusal | Install | Admit | AdmitReply | Announce | Leaving
+RoundMessage = Prepare | Promise | Refusal | Install | Admit | AdmitReply | Announce | Unite | Leaving

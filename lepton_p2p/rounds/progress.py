@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from lepton_p2p.identity import PeerId
+from lepton_p2p.rounds.electorate import Electorate
 from lepton_p2p.rounds.epoch import Epoch
 from lepton_p2p.rounds.messages import Decision, Report
 
@@ -24,6 +25,7 @@ class Progress:
     ``schema`` is that of the pending input (None: the caller has handed in nothing) and ``state`` the caller's
     digest of what it was made from (0: it does not say).  ``completed`` is the last decided round; ``digest`` that
     of its result (0: not held); ``rejected`` why it has none.  ``work`` and ``origin``: see ``Standing``.
+    ``electorates``: see ``electorate.py`` (none with policy continue).
     """
 
     def __init__(self) -> None:
@@ -32,6 +34,7 @@ class Progress:
         self.rejected = ""
         self.work = 0
         self.origin = 0
+        self.electorates: tuple[Electorate, ...] = ()
         self.schema: int | None = None
         self.state = 0
         self.attempts = 0
@@ -93,28 +96,30 @@ class Progress:
     def forget(self) -> None:
         """Leave the lineage: nothing held counts any more, and the pending input was made from what was held."""
         self.completed, self.digest, self.rejected, self.work, self.origin = 0, 0, "", 0, 0
+        self.electorates = ()
         self.running, self.recovering = False, 0
         self.owed_rejections.clear()
         self.take_back()
 
-    def install(self, decision: Decision, *, newcomer: bool, member: bool) -> Verdict:
+    def install(self, decision: Decision, *, newcomer: bool, member: bool, brought: bool = False) -> Verdict:
         """Move to where ``decision`` says the new epoch starts.
 
         ``newcomer``: this peer's first round is the next one.  ``member``: it was in an epoch of this lineage
-        before, so that its pending input, if any, was meant for the round after its last decided one.
+        before, so that its pending input, if any, was meant for the round after its last decided one.  ``brought``: it
+        was in another lineage, where others may hold a result that its pending input is in.
         """
         self.running, self.recovering = False, 0
-        self.work, self.origin = decision.work, decision.origin
+        self.work, self.origin, self.electorates = decision.work, decision.origin, decision.electorates
         base = decision.base
         if newcomer:
-            obsolete = self.digest != 0 or (self.rejected != "" and not decision.rejected)
+            obsolete = brought or self.digest != 0 or (self.rejected != "" and not decision.rejected)
             meant = member and self.completed == base - 1
             if decision.rejected and meant:
                 return self._reject(base, decision.rejected)
             if obsolete:
                 self.forget()
             self.completed, self.digest, self.rejected = base, 0, ""
-            self.work, self.origin = decision.work, decision.origin
+            self.work, self.origin, self.electorates = decision.work, decision.origin, decision.electorates
             return Verdict(obsolete=obsolete)
         if self.completed == base:
             return Verdict()
@@ -147,4 +152,5 @@ class Progress:
             state=self.state,
             attempts=self.attempts,
             broken=self.broken,
+            electorates=self.electorates if epoch is not None else (),
         )

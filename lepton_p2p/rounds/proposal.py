@@ -16,6 +16,7 @@ class Proposal:
     ballot: Ballot
     candidates: dict[PeerId, PeerInfo]
     reason: str
+    unites: bool = False
     reports: dict[PeerId, Report] = field(default_factory=dict)
     missing: dict[PeerId, str] = field(default_factory=dict)
     strangers: dict[PeerId, tuple[PeerInfo, Standing]] = field(default_factory=dict)

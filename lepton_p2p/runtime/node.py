@@ -169,6 +169,7 @@ class Node:
         )
         self._stack.push_async_callback(self._membership.aclose)
         self.agreement = Agreement(self.me, options.agreement, rng)
+        self.agreement.majority = options.partitions == "majority"
         self.rounds = Rounds(
             self.agreement,
             driver=self._rounds_driver,
@@ -313,7 +314,8 @@ class Node:
             self._membership.feed(lambda now: self.swim.expel(now, peer, reason))
 
     def _gone(self, peer: PeerInfo, reason: str) -> None:
-        self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, reason))
+        left = reason == LEFT
+        self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, reason, left=left))
         self.events.publish("gone", f"{short(peer.id)}: {reason}", peer=peer.id)
         for callback in self.on_gone:
             callback(peer.id)
@@ -342,6 +344,10 @@ class Node:
                         f"nobody in the swarm is in an epoch that is as far: this peer founds one, from {start}"
                     )
                 self.events.publish("epoch", f"epoch {epoch.number}: {names}", values={"number": epoch.number})
+            case fx.Paused(present=present, of=of):
+                text = f"{present} of the {of} peers that went on last are here, and more than half are needed"
+                _log.warning("waiting for the majority", why=text)
+                self.events.publish("paused", text, values={"present": present, "of": of})
             case fx.DroppedOut(reason=reason):
                 self.founded = False
                 for callback in self.on_dropped:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lepton_p2p.durability import Durability
 from lepton_p2p.errors import ConfigError
 from lepton_p2p.membership import SwimConfig
-from lepton_p2p.rounds.config import MOST_MEMBERS, AgreementConfig
+from lepton_p2p.rounds.config import MOST_MEMBERS, AgreementConfig, Partitions
 from lepton_p2p.rounds.patience import PatienceConfig
 
 
@@ -22,7 +22,7 @@ class NodeOptions:
     advertise: what others are told to call (default: derived).  state_dir: where the last known members and
     checkpoints are kept, and in ``keys`` below it this machine's credentials, unless keys names another folder.
     token: to get some (see ``runtime.admission``).  durability: how checkpoints are kept.  min_peers: how many must be
-    there before the first round.
+    there before the first round.  partitions: what a side of a split swarm does.
     share_memory: give tensors to peers on this machine through memory that both share, not through sockets.
     sealed: what goes over links is sealed also without credentials (for tests: the control plane must be trusted).
     """
@@ -37,6 +37,7 @@ class NodeOptions:
     keys: Path | None = None
     token: str | None = field(default=None, repr=False)
     durability: Durability = field(default_factory=Durability)
+    partitions: Partitions = "continue"
     min_peers: int = 1
     share_memory: bool = True
     sealed: bool = False

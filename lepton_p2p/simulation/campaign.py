@@ -19,7 +19,7 @@ _AT_ONCE = 8
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over outcomes.  cpu, simulated: seconds.  recoveries: of each healed swarm, seconds, in no order."""
+    """Sums over outcomes (see ``Outcome``).  recoveries: of each healed swarm, seconds, in no order."""
 
     seeds: int = 0
     cpu: float = 0.0
@@ -28,6 +28,9 @@ class Tally:
     recovered: int = 0
     retried: int = 0
     steps: int = 0
+    united: int = 0
+    doubled: int = 0
+    abandoned: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     recoveries: list[float] = field(default_factory=list)
     violations: list[Outcome] = field(default_factory=list)
@@ -41,6 +44,9 @@ class Tally:
         self.recovered += outcome.recovered
         self.retried += outcome.retried
         self.steps += outcome.steps
+        self.united += outcome.united
+        self.doubled += outcome.doubled
+        self.abandoned += outcome.abandoned
         self.faults.update(outcome.faults)
         if outcome.violation:
             self.violations.append(outcome)

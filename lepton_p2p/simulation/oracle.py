@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lepton_p2p.identity import PeerId, PeerInfo, short
 from lepton_p2p.membership import Packet, Rumour, Sync
-from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.replication.notes import Note
 from lepton_p2p.rounds import effects as fx
 from lepton_p2p.rounds.result import RoundResult
@@ -20,6 +19,7 @@ INVARIANTS = {
     "no-partial-result": "a result is the sum of what all members of its epoch put in, nothing less and nothing else",
     "bit-identical": "replicas that applied the same rounds are the same",
     "samples-once": "every sample is used exactly once per pass",
+    "united-exactly": "what one side of a split did is brought in whole, once, and samples used twice are counted",
     "no-silent-restart": "a training does not begin anew in a lineage that has come further",
     "incarnation": "incarnations never go back, and only their owner raises them",
     "no-crash": "no machine raises an exception, whatever happens",
@@ -41,11 +41,16 @@ class Violation(Exception):
 
 @dataclass(slots=True)
 class _Ledger:
-    """Which places of the current pass are used (a bit each), and what all marks so far add up to."""
+    """Which places of the current pass are used (a bit each), and what all marks so far add up to.
+
+    parents: histories that this one continues; new: places that were used since then.
+    """
 
     pass_number: int
     used: int
     total: int
+    parents: tuple[int, ...] = ()
+    new: int = 0
 
 
 class Oracle:
@@ -55,6 +60,9 @@ class Oracle:
         self.rounds = 0
         self.recovered = 0
         self.retried = 0
+        self.united = 0
+        self.doubled = 0
+        self.abandoned = 0
         self._inputs: dict[tuple[int, int], dict[PeerId, Numbers]] = {}
         self._results: dict[tuple[int, int], int] = {}
         self._previous: dict[tuple[int, int], int] = {}
@@ -62,6 +70,8 @@ class Oracle:
         self._last: dict[PeerId, tuple[int, int]] = {}
         self._states: dict[int, State] = {}
         self._ledgers: dict[int, _Ledger] = {}
+        self._chains: dict[int, int] = {}
+        self._resumed: set[int] = set()
         self._incarnations: dict[PeerId, int] = {}
 
     # -- rounds ----------------------------------------------------------------------------------------
@@ -122,7 +132,9 @@ class Oracle:
     def resumed(self, before: State, after: State) -> None:
         """A training may go on ``after`` a checkpoint of the state ``before``."""
         self._states.setdefault(after.history, after)
-        self._ledgers.setdefault(after.history, self._ledgers[before.history])
+        self._resumed.add(after.history)
+        ledger = replace(self._ledgers[before.history], parents=(before.history,), new=0)
+        self._ledgers.setdefault(after.history, ledger)
 
     def founded(self, who: PeerInfo, round: int, work: int) -> None:
         """The training starts from what ``who`` holds; ``work``: contributions since the lineage began."""
@@ -135,13 +147,66 @@ class Oracle:
         if known != after:
             raise Violation("bit-identical", f"{short(who.id)} is in another state after round {result.round}")
         if after.history not in self._ledgers:
-            self._ledgers[after.history] = self._account(before, after.cursor, result)
+            self._chains[after.cursor.chain] = after.history
+            unites = after.cursor.unions > before.cursor.unions
+            account = self._unite if unites else self._account
+            self._ledgers[after.history] = account(before, after, result)
         if self._ledgers[after.history].total != after.numbers[0]:
             raise Violation("samples-once", f"{short(who.id)}'s numbers are not those of the samples that were used")
 
-    def _account(self, before: State, after: Cursor, result: RoundResult) -> _Ledger:
+    def given_up(self, why: str) -> None:
+        """A peer will not bring in what it did apart."""
+        self.abandoned += 1
+
+    def _unite(self, before: State, after: State, result: RoundResult) -> _Ledger:
+        """A round in which somebody brought what it did apart."""
+        note = Note.read(result.notes[before.cursor.bearer or PeerId("")])
+        branch = note.branch if note is not None else None
+        brought = self._states.get(self._chains.get(branch.end.chain, 0)) if branch is not None else None
+        if branch is None or brought is None or result.contributors != (before.cursor.bearer,):
+            raise Violation("united-exactly", f"round {result.round} brings what nobody ever held")
+        if after.numbers != brought.numbers:
+            raise Violation("united-exactly", f"round {result.round} does not lead to what was held apart")
+        own, theirs = self._ledgers[before.history], self._ledgers[brought.history]
+        parents = (before.history, brought.history)
+        uses = self._uses(parents)
+        further = max(own, theirs, key=lambda ledger: ledger.pass_number)
+        used = own.used | theirs.used if own.pass_number == theirs.pass_number else further.used
+        distinct = further.pass_number * after.cursor.total + used.bit_count()
+        # From a checkpoint of which the others know nothing somebody may bring in again what they have: that shows as
+        # used twice.
+        uses = max(uses, after.cursor.samples) if self._has_resumed(parents) else uses
+        if (after.cursor.samples, after.cursor.doubled) != (uses, uses - distinct):
+            seen = f"{after.cursor.samples} samples, {after.cursor.doubled} twice; right is {uses}, {uses - distinct}"
+            raise Violation("united-exactly", f"round {result.round} counts {seen}")
+        self.united += 1
+        self.doubled += after.cursor.doubled - before.cursor.doubled
+        ended = used.bit_count() == after.cursor.total
+        return _Ledger(further.pass_number + ended, 0 if ended else used, theirs.total, parents)
+
+    def _uses(self, histories: Iterable[int]) -> int:
+        """How often any place was used on the way to any of the histories; what they have in common counts once."""
+        return sum(self._ledgers[history].new for history in self._behind(histories))
+
+    def _has_resumed(self, histories: tuple[int, int]) -> bool:
+        """Whether one of the two went on from a checkpoint since they parted."""
+        one, other = (self._behind([history]) for history in histories)
+        return bool((one ^ other) & self._resumed)
+
+    def _behind(self, histories: Iterable[int]) -> set[int]:
+        """All histories that these continue, and they."""
+        seen: set[int] = set()
+        waiting = list(histories)
+        while waiting:
+            history = waiting.pop()
+            if history not in seen:
+                seen.add(history)
+                waiting += self._ledgers[history].parents
+        return seen
+
+    def _account(self, before: State, after: State, result: RoundResult) -> _Ledger:
         ledger, cursor = self._ledgers[before.history], before.cursor
-        used, total = ledger.used, ledger.total
+        used, total, new = ledger.used, ledger.total, 0
         for peer in result.contributors:
             note = Note.read(result.notes[peer])
             for item in note.claim if note is not None else ():
@@ -149,13 +214,14 @@ class Oracle:
                     if used >> place & 1:
                         raise Violation("samples-once", f"sample {place} is used twice in pass {cursor.pass_number}")
                     used |= 1 << place
+                    new += 1
                     total = (total + mark(cursor.seed, cursor.pass_number, place)) % PRIME
-        if after.pass_number == cursor.pass_number:
-            return _Ledger(cursor.pass_number, used, total)
+        if after.cursor.pass_number == cursor.pass_number:
+            return _Ledger(cursor.pass_number, used, total, (before.history,), new)
         missing = cursor.total - used.bit_count()
         if missing:
             raise Violation("samples-once", f"pass {cursor.pass_number} ended with {missing} samples unused")
-        return _Ledger(after.pass_number, 0, total)
+        return _Ledger(after.cursor.pass_number, 0, total, (before.history,), new)
 
     # -- membership --------------------------------------------------------------------------------------
 

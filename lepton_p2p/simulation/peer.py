@@ -194,6 +194,7 @@ class VirtualPeer:
         early = 2 * len(others) * len(self.trainer.state.numbers)
         kept = {
             "results of rounds to replay": self.trainer.kept,
+            "states of lineages of its own": self.trainer.carried,
             "snapshots": len(self.trainer.keeping.rounds()),
             "unsent messages": sum(lane.waiting for to, lane in self._lanes.items() if to in others),
             "chunks that nobody wants": max(0, self.rounds.inbox.held - early),
@@ -356,7 +357,7 @@ class VirtualPeer:
             case Died(peer=peer, reason=reason):
                 self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, reason))
             case Left(peer=peer):
-                self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, "it left"))
+                self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, "it left", left=True))
 
     def on_round_event(self, event: Any) -> None:
         """An event of the agreement."""

@@ -30,7 +30,8 @@ class Outcome:
 
     violation: ``name: what was seen`` ("" if all is well).  peers: machines that there were in the end.  simulated,
     recovery, cpu: seconds, in all, from the healing to the recovery of the core, and of computation.  rounds: decided;
-    recovered: results fetched from others; retried: attempts after the first; steps: events.
+    recovered: results fetched from others; retried: attempts after the first; steps: events.  united: branches that
+    were brought in; doubled: samples that were used twice so; abandoned: branches that were given up.
     """
 
     seed: int
@@ -42,5 +43,8 @@ class Outcome:
     recovered: int = 0
     retried: int = 0
     steps: int = 0
+    united: int = 0
+    doubled: int = 0
+    abandoned: int = 0
     cpu: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)

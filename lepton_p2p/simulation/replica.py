@@ -39,11 +39,15 @@ class State:
         places = [number for item in cursor.returned for number in item]
         claimants = [int(peer, 16) for peer in cursor.claimants]
         counts = (cursor.pass_number, cursor.position, cursor.used, cursor.skipped, cursor.step, cursor.samples)
-        return hash((self.numbers, counts, tuple(places), tuple(claimants))) & (2**64 - 1) or 1
+        bearer = int(cursor.bearer, 16) if cursor.bearer else 0
+        parts = (self.numbers, counts, cursor.chain, bearer, cursor.unions, tuple(places), tuple(claimants))
+        return hash(parts) & (2**64 - 1) or 1
 
     def resumed(self) -> State:
         """As a process goes on from it that finds it on its disk: nobody has claims yet."""
-        return State(self.numbers, replace(self.cursor, claimants=()), hash((self.history, _RESUMED)))
+        return State(
+            self.numbers, replace(self.cursor, claimants=(), entering=(), bearer=None), hash((self.history, _RESUMED))
+        )
 
     def contribution(self, me: PeerId, claim: Sequence[Range]) -> Numbers:
         """What a peer brings into a round for the samples of ``claim``: nothing without any."""
@@ -57,6 +61,10 @@ class State:
         own = int(me, 16) % PRIME
         rest = (hash((own, cursor.step, index)) % PRIME for index in range(2, len(numbers)))
         return (sum(marks), order, *rest)
+
+    def way_to(self, other: State) -> Numbers:
+        """What a bearer brings: all the way to its own numbers, since a share of integers would not be exact."""
+        return tuple((there - here) % PRIME for here, there in zip(self.numbers, other.numbers, strict=True))
 
     def apply(self, total: Numbers, after: Cursor, result: RoundResult) -> State:
         """The state after a round with this sum."""

@@ -181,6 +181,7 @@ class VirtualSwarm:
         outcome.peers = self._hosts
         outcome.simulated, outcome.steps = self.scheduler.now, self.scheduler.steps
         oracle = self.oracle
+        outcome.united, outcome.doubled, outcome.abandoned = oracle.united, oracle.doubled, oracle.abandoned
         outcome.rounds, outcome.recovered, outcome.retried = oracle.rounds, oracle.recovered, oracle.retried
         outcome.faults = self.network.counts
         return outcome
@@ -264,7 +265,7 @@ class VirtualSwarm:
         epoch = core[0].agreement.epoch
         if epoch is None or set(epoch.ids) != ids or any(peer.agreement.epoch != epoch for peer in core):
             return False
-        if not all(peer.trainer.footing.established for peer in core):
+        if not all(peer.trainer.footing.established and not peer.trainer.carried for peer in core):
             return False
         if not goal:
             goal.append(max(peer.agreement.progress.completed for peer in core) + 3)
@@ -318,7 +319,8 @@ def _address(index: int) -> str:
 def _where(peer: VirtualPeer) -> str:
     epoch, progress = peer.agreement.epoch, peer.agreement.progress
     number = "no epoch" if epoch is None else f"epoch {epoch.number} of {len(epoch.ids)}"
-    footing = "established" if peer.trainer.footing.established else "not established"
+    footing = f"carries {peer.trainer.carried}, " if peer.trainer.carried else ""
+    footing += "established" if peer.trainer.footing.established else "not established"
     return f"{peer} in {number}, round {progress.completed}, {footing}"
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from lepton_p2p.identity import PeerInfo
+from lepton_p2p.replication.branches import Branches
 from lepton_p2p.replication.cursor import Cursor
-from lepton_p2p.replication.footing import Deed, Footing, founders_of
+from lepton_p2p.replication.footing import Deed, Footing, Turn, founders_of
 from lepton_p2p.replication.keeping import Keeping
 from lepton_p2p.replication.ranges import Range, size_of
 from lepton_p2p.replication.vigil import Vigil
@@ -26,6 +27,10 @@ class Witness(Protocol):
     def founded(self, who: PeerInfo, round: int, work: int) -> None: ...
 
     def applied(self, who: PeerInfo, before: State, after: State, result: RoundResult) -> None: ...
+
+    def resumed(self, before: State, after: State) -> None: ...
+
+    def given_up(self, why: str) -> None: ...
 
 
 class VirtualTrainer:
@@ -54,6 +59,7 @@ class VirtualTrainer:
         self._pace, self._stepped, self._gave_up = pace, stepped, gave_up
         self._fetch: StateFetch | None = None
         self._vigil = Vigil()
+        self._branches: Branches[State] = Branches(lambda why, _: witness.given_up(why))
         self._kept: list[tuple[RoundResult, Numbers]] = []
         self._stopped = False
 
@@ -61,6 +67,11 @@ class VirtualTrainer:
     def kept(self) -> int:
         """How many results wait for the state that they are to be applied to."""
         return len(self._kept)
+
+    @property
+    def carried(self) -> int:
+        """How many states of other lineages it still has to bring in."""
+        return len(self._branches)
 
     def step(self) -> None:
         """Begin the next round when its numbers are computed."""
@@ -85,7 +96,11 @@ class VirtualTrainer:
     def _contribute(self, claim: tuple[Range, ...]) -> None:
         if self._stopped:
             return
-        established = self.footing.established
+        established, cursor = self.footing.established, self.state.cursor
+        load = self._branches.load(cursor) if established else None
+        numbers, weight, branch = self.state.contribution(self._me.id, claim), float(size_of(claim)), None
+        if cursor.bearer == self._me.id and load:
+            numbers, weight, branch = self.state.way_to(load.state), 1.0, load.branch
         note = self.footing.note(
             claim,
             0.0,
@@ -93,10 +108,12 @@ class VirtualTrainer:
             seed=lambda: self.state.digest,
             work=self.state.cursor.work,
             waited=self._vigil.waited(self._sources.now()),
+            carries=load.branch.end.chain if load else 0 if established else self._branches.chain,
+            branch=branch,
         )
         self._rounds.run(
-            self.state.contribution(self._me.id, claim),
-            weight=float(size_of(claim)) if established else 0.0,
+            numbers,
+            weight=weight if established else 0.0,
             note=note.encode(),
             state=self.state.digest if established else 0,
             ended=self._ended,
@@ -108,6 +125,8 @@ class VirtualTrainer:
         if isinstance(outcome, Decided):
             self._take(outcome)
         elif outcome.dropped:
+            if self.footing.established:
+                self._branches.keep(self.state, self.state.cursor)
             self._close()
             self._vigil.end()
             self.footing.enter_again()
@@ -139,10 +158,20 @@ class VirtualTrainer:
                 self._fetch = StateFetch(self._sources, self._me.id, result.round - 1)
                 self._kept = [(result, outcome.numbers)]
             case Deed.LOST:
-                if self._vigil.keep(self._sources.now(), turn.waited):
-                    self._gave_up("all members that held the training state are gone")
+                self._wait_for_holders(turn)
             case Deed.WAIT:
                 pass
+
+    def _wait_for_holders(self, turn: Turn) -> None:
+        if not self._vigil.keep(self._sources.now(), turn.waited):
+            return
+        kept = self._branches.newest()
+        if kept is not None:
+            self.state = kept.resumed()
+            self._witness.resumed(kept, self.state)
+            self.footing.rescue()
+        elif not turn.carried:
+            self._gave_up("all members that held the training state are gone")
 
     def _apply(self, result: RoundResult, numbers: Numbers) -> None:
         before = self.state

@@ -18,12 +18,12 @@ from lepton_p2p.training.schedule import fraction, lr_factor
 
 
 class JobReplica(Replica):
-    """All trainable parameters of the job's model, with the job's data, loss and optimizer."""
+    """All trainable parameters of the job's model, its data, loss and optimizer.  ``unites``: see ``Cursor``."""
 
-    def __init__(self, job: Job, built: Built) -> None:
+    def __init__(self, job: Job, built: Built, *, unites: bool = True) -> None:
         self._x, self._y = built.train
         trainable = [parameter for parameter in built.model.parameters() if parameter.requires_grad]
-        cursor = Cursor(len(self._x), job.seed, job.batch_size)
+        cursor = Cursor(len(self._x), job.seed, job.batch_size, unites=unites)
         super().__init__(built.model, built.make_optimizer(trainable), trainable, cursor)
         self._job = job
         self._loss_fn = built.loss_fn

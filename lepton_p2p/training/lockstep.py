@@ -10,7 +10,11 @@ from torch import Tensor
 
 from lepton_p2p.errors import Dropped, IntegrityError, RoundRejected, SchemaMismatch, StateLost
 from lepton_p2p.identity import short
+from lepton_p2p.replication.branch import Branch
+from lepton_p2p.replication.branches import Branches, Load
+from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.replication.footing import Deed, Footing, Turn, founders_of
+from lepton_p2p.replication.notes import Note
 from lepton_p2p.replication.ranges import Range
 from lepton_p2p.replication.vigil import Vigil
 from lepton_p2p.rounds.aggregation import Aggregation
@@ -18,6 +22,7 @@ from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.training.catch_up import CatchUp
 from lepton_p2p.training.collective import Collective, StateSource, Withdrawn
 from lepton_p2p.training.replica import Replica
+from lepton_p2p.training.snapshots import Snapshot
 from lepton_p2p.training.store import SnapshotStore
 
 PAUSE = 0.2
@@ -55,6 +60,7 @@ class Lockstep:
         self._seen = seen
         self._catching: CatchUp | None = None
         self._vigil = Vigil()
+        self._branches: Branches[Snapshot] = Branches(_given_up)
 
     @property
     def established(self) -> bool:
@@ -103,14 +109,25 @@ class Lockstep:
         were) or the swarm went on without this peer (no longer established).  Raises ``RoundRejected`` and
         ``SchemaMismatch`` when that happens again and again, ``StateLost``, ``Closed``, ``Withdrawn``.
         """
-        work = self._replica.cursor.work
-        waited = self._vigil.waited(time.monotonic())
-        note = self._footing.note(claim, loss_sum, seen=self._seen, seed=self._replica.seed, work=work, waited=waited)
+        load = self._branches.load(self._replica.cursor) if self.established else None
+        branch = None
+        if self.established and self._replica.cursor.bearer is not None:
+            claim, weight, branch = (), 0.0, self._bear(load)
+        note = self._footing.note(
+            claim,
+            loss_sum,
+            seen=self._seen,
+            seed=self._replica.seed,
+            work=self._replica.cursor.work,
+            waited=self._vigil.waited(time.monotonic()),
+            carries=load.branch.end.chain if load else 0 if self.established else self._branches.chain,
+            branch=branch,
+        )
         try:
             result = self._collective.all_reduce(
                 self._replica.tensors,
                 op="mean",
-                weight=weight if self.established else 0.0,
+                weight=1.0 if branch else weight if self.established else 0.0,
                 note=note.encode(),
                 state_digest=self._replica.digest() if self.established else 0,
                 aggregation=self._aggregation,
@@ -132,8 +149,19 @@ class Lockstep:
         self._take(result)
         return result
 
+    def _bear(self, load: Load[Snapshot] | None) -> Branch | None:
+        """If this peer is to: put the way to the mean of both sides into the tensors; what it tells of that."""
+        if self._replica.cursor.bearer != self._collective.me or load is None:
+            return None
+        self._replica.displace(load.state, load.share)
+        return load.branch
+
     def enter_again(self) -> None:
-        """What the replica holds is obsolete: ask for the state in the next round."""
+        """The swarm goes on from another state: ask for that in the next round, and keep what is held until it is there
+        and shows whether all that is in this one is in it.
+        """
+        if self.established:
+            self._branches.keep(self._replica.capture(0), self._replica.cursor)
         self.close()
         self._vigil.end()
         self._footing.enter_again()
@@ -166,19 +194,28 @@ class Lockstep:
                 self._vigil.end()
                 self._start_catching_up(result)
             case Deed.LOST:
-                self._wait_for_holders(turn.waited)
+                self._wait_for_holders(turn)
             case Deed.WAIT:
                 pass
 
-    def _wait_for_holders(self, others_waited: int) -> None:
-        """Nobody in the epoch holds the state; members that do may only be cut off for a while."""
+    def _wait_for_holders(self, turn: Turn) -> None:
+        """Nobody in the epoch holds the state; members that do may only be cut off for a while.
+
+        If they do not come back, the training goes on from what was trained apart from them, if there is such a thing.
+        """
         if not self._vigil.begun:
             log.warning("no member holds the training's state; waiting for those that may hold it")
-        if self._vigil.keep(time.monotonic(), others_waited):
-            raise StateLost(
-                "all members that held the training state are gone and none of the others had all of it: "
-                "start the swarm again, with the job or from a checkpoint"
-            )
+        if self._vigil.keep(time.monotonic(), turn.waited):
+            kept = self._branches.newest()
+            if kept is not None:
+                log.warning("those that hold the training's state did not come back; going on from what is held here")
+                self._replica.resume(kept)
+                self._footing.rescue()
+            elif not turn.carried:
+                raise StateLost(
+                    "all members that held the training state are gone and none of the others had all of it: "
+                    "start the swarm again, with the job or from a checkpoint"
+                )
         time.sleep(PAUSE)
 
     def _donate(self, result: RoundResult, turn: Turn) -> None:
@@ -197,14 +234,31 @@ class Lockstep:
             founders=founders_of(result),
         )
         self._replica.apply(tensors, after)
+        self._after_bearing(before, after, result)
         if after.pass_number > before.pass_number and before.samples - before.used == after.samples:
             raise RoundRejected(
                 f"not one sample of pass {before.pass_number + 1} gave finite numbers: the training has diverged; "
                 "lower the learning rate"
             )
 
+    def _after_bearing(self, before: Cursor, after: Cursor, result: RoundResult) -> None:
+        bearer = before.bearer
+        note = Note.read(result.notes[bearer]) if bearer is not None and bearer in result.notes else None
+        if after.unions > before.unions:
+            log.warning(
+                "two sides of a split swarm are one again",
+                brought_in=after.samples - before.samples,
+                used_twice=after.doubled - before.doubled,
+            )
+        elif bearer in result.refused and note is not None:
+            self._branches.refuse(note.carries)
+
     def _start_catching_up(self, result: RoundResult) -> None:
         base = result.round - 1
         log.info("fetching the state", round=base, members=[short(peer) for peer in result.members])
         self._catching = CatchUp(self._source, self._replica.schema, base, self._replica.tensors)
         self._catching.kept.append(result, self._replica.tensors)
+
+
+def _given_up(why: str, samples: int) -> None:
+    log.warning("what this peer has trained apart from the swarm is given up", why=why, samples=samples)

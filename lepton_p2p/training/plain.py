@@ -160,6 +160,7 @@ class PlainTraining:
         self.replica.gather()
         if not self._lockstep.established and not self._enter_with_gradient():
             return None
+        self._let_others_bear()
         while True:
             result = self._round(claim, weight)
             if result is not None:
@@ -316,6 +317,18 @@ class PlainTraining:
         for tensor, own in zip(self.replica.tensors, mine, strict=True):
             tensor.copy_(own)
         return True
+
+    def _let_others_bear(self) -> None:
+        """Rounds in which somebody brings its branch come first; the program's gradient waits for the next one."""
+        if not self._lockstep.established or self.cursor.bearer is None:
+            return
+        mine = [tensor.clone() for tensor in self.replica.tensors]
+        while self._lockstep.established and self.cursor.bearer is not None:
+            for tensor in self.replica.tensors:
+                tensor.zero_()
+            self._round()
+        for tensor, own in zip(self.replica.tensors, mine, strict=True):
+            tensor.copy_(own)
 
     def _round(self, claim: tuple[Range, ...] = (), weight: float = 0.0) -> RoundResult | None:
         """A round with what the replica's tensors hold."""

@@ -105,6 +105,10 @@ class PlainReplica(Replica):
             if not anybody:
                 parameter.grad = None
 
+    def _unite(self, tensors: Sequence[Tensor]) -> None:
+        super()._unite(tensors)
+        self.hyper.take_back()  # nobody stepped: what the program has set is still to come
+
     def _settle_buffers(self) -> None:
         for settled, buffer in zip(self._settled, self._buffers, strict=True):
             settled.copy_(buffer)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lepton_p2p.errors import SchemaMismatch
 from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.training.snapshots import Snapshot, capture, restore
-from lepton_p2p.training.state import Schema, params_digest
+from lepton_p2p.training.state import Schema, model_tensors, params_digest
 
 
 class Replica:
@@ -56,18 +56,43 @@ class Replica:
             buffer.copy_(old)
 
     def apply(self, tensors: Sequence[Tensor], after: Cursor) -> None:
-        """One optimizer step with the averaged ``tensors`` (skipped if nobody contributed), and the next cursor."""
-        if after.step > self.cursor.step:
+        """One optimizer step with the averaged ``tensors`` (skipped if nobody contributed), and the next cursor.
+
+        If a branch was brought, the tensors are where parameters and buffers move, and the optimizer rests.
+        """
+        if after.unions > self.cursor.unions:
+            self._unite(tensors)
+        elif after.step > self.cursor.step:
             for parameter, own, averaged in zip(self._parameters, self._grads, tensors, strict=False):
                 if averaged is not own:
                     own.copy_(averaged)
                 parameter.grad = own
-            with torch.no_grad():
-                for buffer, change in zip(self._buffers, tensors[len(self._grads) :], strict=False):
-                    buffer.add_(change if buffer.is_floating_point() else change.round().to(buffer.dtype))
+            self._change_buffers(tensors)
             self._prepare_step(tensors)
             self._step()
         self.cursor = after
+
+    def _change_buffers(self, tensors: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for buffer, change in zip(self._buffers, tensors[len(self._grads) :], strict=False):
+                buffer.add_(change if buffer.is_floating_point() else change.round().to(buffer.dtype))
+
+    def _unite(self, tensors: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, change in zip(self._parameters, tensors, strict=False):
+                parameter.add_(change.to(parameter.device))
+        self._change_buffers(tensors)
+
+    def displace(self, theirs: Snapshot, share: float) -> None:
+        """Fill ``tensors`` with the way from here to the weighted mean of this state and ``theirs``, which has
+        ``share`` (0 to 1) of the weight.
+        """
+        other = theirs.tensors()
+        names = {tensor: name for name, tensor in model_tensors(self.model)}
+        with torch.no_grad():
+            for own, way in zip((*self._parameters, *self._buffers), (*self._grads, *self._changes), strict=True):
+                there = other[names[own]].to(own.device)
+                way.copy_(there - own).masked_fill_(there == own, 0).mul_(share)
 
     def _step(self) -> None:
         self.optimizer.step()
@@ -111,7 +136,7 @@ class Replica:
         Those that had claims in the next round have other ids now, or are gone.
         """
         self.restore(snapshot)
-        self.cursor = replace(self.cursor, claimants=())
+        self.cursor = replace(self.cursor, claimants=(), entering=(), bearer=None)
         self._start = int.from_bytes(self.capture(0).manifest.digest[:8], "big")
 
 

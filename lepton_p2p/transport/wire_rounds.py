@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from lepton_p2p.identity import PeerInfo, peer_id
 from lepton_p2p.proto.lepton.v1 import common_pb2
 from lepton_p2p.proto.lepton.v1 import rounds_pb2 as pb
+from lepton_p2p.rounds.electorate import MOST as MOST_ELECTORATES
+from lepton_p2p.rounds.electorate import Electorate, gather
 from lepton_p2p.rounds.epoch import Epoch, Member
 from lepton_p2p.rounds.messages import (
     Admit,
@@ -21,6 +24,7 @@ from lepton_p2p.rounds.messages import (
     Report,
     RoundMessage,
     Standing,
+    Unite,
 )
 from lepton_p2p.transport.wire_common import (
     MAX_KEY,
@@ -43,8 +47,9 @@ def round_message_to_wire(message: RoundMessage) -> pb.RoundMessage:
     """The protobuf message for ``message``; ``ValueError`` if a number is negative or has more than 64 bits."""
     out = pb.RoundMessage(sender=peer_to_wire(message.sender))
     match message:
-        case Prepare(_, ballot, candidates, reason):
+        case Prepare(_, ballot, candidates, reason, tag, unites):
             wire = pb.Prepare(ballot=ballot_to_wire(ballot), candidates=map(peer_to_wire, candidates))
+            wire.tag, wire.unites = tag, unites
             wire.reason = clip(reason)
             out.prepare.CopyFrom(wire)
         case Promise(_, ballot, report):
@@ -63,6 +68,8 @@ def round_message_to_wire(message: RoundMessage) -> pb.RoundMessage:
             out.admit_reply.CopyFrom(reply)
         case Announce(_, standing, job):
             out.announce.CopyFrom(pb.Announce(standing=_standing_to_wire(standing), job=job))
+        case Unite(_, members, job, counter):
+            out.unite.CopyFrom(pb.Unite(members=map(peer_to_wire, members), job=job, counter=counter))
         case Leaving(_, reason, number):
             out.leaving.CopyFrom(pb.Leaving(reason=clip(reason), epoch=number))
         case _:
@@ -90,6 +97,8 @@ def round_message_from_wire(message: pb.RoundMessage) -> RoundMessage:
         case "announce":
             job = check_text(message.announce.job, "a job's digest", MAX_KEY)
             return Announce(sender, _standing_from_wire(message.announce.standing), job)
+        case "unite":
+            return _unite_from_wire(sender, message.unite)
         case "leaving":
             return Leaving(
                 sender, check_text(message.leaving.reason, "a reason"), check_counter(message.leaving.epoch, "an epoch")
@@ -119,7 +128,16 @@ def _prepare_from_wire(sender: PeerInfo, prepare: pb.Prepare) -> Prepare:
     candidates = peers_from_wire(prepare.candidates)
     if not candidates:
         raise ValueError("a prepare without candidates")
-    return Prepare(sender, ballot_from_wire(prepare.ballot), candidates, check_text(prepare.reason, "a reason"))
+    ballot, reason = ballot_from_wire(prepare.ballot), check_text(prepare.reason, "a reason")
+    return Prepare(sender, ballot, candidates, reason, prepare.tag, prepare.unites)
+
+
+def _unite_from_wire(sender: PeerInfo, unite: pb.Unite) -> Unite:
+    members = peers_from_wire(unite.members)
+    if sender.id not in (peer.id for peer in members):
+        raise ValueError("a lineage that its speaker is not in")
+    job = check_text(unite.job, "a job's digest", MAX_KEY)
+    return Unite(sender, members, job, check_counter(unite.counter, "a ballot"))
 
 
 def _promise_from_wire(sender: PeerInfo, promise: pb.Promise) -> Promise:
@@ -137,8 +155,8 @@ def _refusal_from_wire(sender: PeerInfo, refusal: pb.Refusal) -> Refusal:
 
 def _install_from_wire(sender: PeerInfo, install: pb.Install) -> Install:
     epoch, decision = epoch_from_wire(install.epoch), _decision_from_wire(install.decision)
-    if not set(decision.holders) <= set(epoch.ids):
-        raise ValueError("a decision with holders that are not in its epoch")
+    if not {*decision.holders, *decision.brought} <= set(epoch.ids):
+        raise ValueError("a decision with holders or others that are not in its epoch")
     return Install(sender, epoch, decision)
 
 
@@ -161,6 +179,9 @@ def _report_to_wire(report: Report) -> pb.Report:
         attempts=report.attempts,
         broken=clip(report.broken),
         state=report.state,
+        foreign=report.foreign,
+        electorates=_electorates_to_wire(report.electorates),
+        number=report.number,
     )
 
 
@@ -178,6 +199,9 @@ def _report_from_wire(report: pb.Report) -> Report:
         attempts=report.attempts,
         broken=check_text(report.broken, "a reason"),
         state=report.state,
+        foreign=report.foreign,
+        electorates=_electorates_from_wire(report.electorates),
+        number=check_counter(report.number, "an epoch's number"),
     )
 
 
@@ -190,6 +214,8 @@ def _decision_to_wire(decision: Decision) -> pb.Decision:
         rejected=clip(decision.rejected),
         lost=[common_pb2.Lost(peer=peer, reason=clip(reason)) for peer, reason in decision.lost],
         origin=decision.origin,
+        brought=decision.brought,
+        electorates=_electorates_to_wire(decision.electorates),
     )
 
 
@@ -203,12 +229,30 @@ def _decision_from_wire(decision: pb.Decision) -> Decision:
         rejected=check_text(decision.rejected, "a reason"),
         lost=tuple((peer_id(lost.peer), check_text(lost.reason, "a reason")) for lost in decision.lost),
         origin=check_counter(decision.origin, "work"),
+        brought=check_ids(decision.brought),
+        electorates=_electorates_from_wire(decision.electorates),
     )
+
+
+def _electorates_to_wire(electorates: Iterable[Electorate]) -> list[pb.Electorate]:
+    return [pb.Electorate(peers=sorted(electorate)) for electorate in electorates]
+
+
+def _electorates_from_wire(electorates: Sequence[pb.Electorate]) -> tuple[Electorate, ...]:
+    check_size(electorates, "electorates", 8 * MOST_ELECTORATES)
+    if any(not electorate.peers for electorate in electorates):
+        raise ValueError("an electorate of nobody")
+    return gather([[frozenset(check_ids(electorate.peers)) for electorate in electorates]])
 
 
 def _standing_to_wire(standing: Standing) -> pb.Standing:
     return pb.Standing(
-        size=standing.size, work=standing.work, number=standing.number, tag=standing.tag, origin=standing.origin
+        size=standing.size,
+        work=standing.work,
+        number=standing.number,
+        tag=standing.tag,
+        origin=standing.origin,
+        paused=standing.paused,
     )
 
 
@@ -219,4 +263,5 @@ def _standing_from_wire(standing: pb.Standing) -> Standing:
         number=check_counter(standing.number, "an epoch's number"),
         tag=standing.tag,
         origin=check_counter(standing.origin, "work"),
+        paused=standing.paused,
     )

@@ -66,7 +66,6 @@ class Kind:
     kills: bool = False
     parts: bool = False
     rare: int = 1
-    on_request: bool = False
 
 
 KINDS: dict[str, Kind] = {}
@@ -82,10 +81,9 @@ def _kind(
     kills: bool = False,
     parts: bool = False,
     rare: int = 1,
-    on_request: bool = False,
 ) -> Callable[[Drawing], Drawing]:
     def register(draw: Drawing) -> Drawing:
-        KINDS[name] = Kind(about, draw, needs, kills, parts, rare, on_request)
+        KINDS[name] = Kind(about, draw, needs, kills, parts, rare)
         return draw
 
     return register
@@ -215,7 +213,7 @@ def _rate(draw: Draw) -> list[Mishap]:
     return [Mishap("rate", draw.some(1, 1), lasts=draw.seconds(1.0, 8.0), strength=draw.seconds(0.2, 8.0))]
 
 
-@_kind("partitions", "the network falls in two for seconds", needs=_NETWORK, parts=True, on_request=True)
+@_kind("partitions", "the network falls in two for seconds", needs=_NETWORK, parts=True)
 def _partitions(draw: Draw) -> list[Mishap]:
     side = draw.some(2, max(2, len(draw.machines) // 2))
     return [Mishap("cut", side, lasts=draw.seconds(2.0, 20.0), others=draw.rest(side))]

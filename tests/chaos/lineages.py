@@ -10,6 +10,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from lepton_p2p.replication.branch import Branch
+from lepton_p2p.replication.notes import Note
+
 Line = dict[str, Any]
 KEPT = 4000
 """Rounds of the trunk that are remembered, for those who go on from an old checkpoint."""
@@ -37,6 +40,10 @@ class Round:
     retried: bool = False
     recovered: int = 0
     on_trunk: bool = False
+    brought: list[Round] = field(default_factory=list)
+    """What was done apart from the trunk and became part of it in this round."""
+    united: bool = False
+    """Whether it is a round of such a part."""
 
     @property
     def number(self) -> int:
@@ -55,6 +62,18 @@ class Round:
     @property
     def members(self) -> frozenset[str]:
         return frozenset(peer[:8] for peer in self.line["shared"]["members"])
+
+    @property
+    def samples(self) -> int:
+        """Used until then, as the peers count."""
+        return int(self.line["samples"])
+
+    @property
+    def branch(self) -> tuple[str, Branch] | None:
+        """Who brought something in (eight digits), and what."""
+        notes = {peer: Note.decode(bytes.fromhex(note)) for peer, note in self.line["shared"]["notes"].items()}
+        found = [(peer[:8], notes[peer].branch) for peer in self.line["shared"]["contributors"]]
+        return next(((peer, branch) for peer, branch in found if branch is not None), None)
 
     def entry(self) -> Line:
         """For a ``SampleCounter``."""
@@ -82,6 +101,8 @@ class History:
         self.settled = self.retried = self.recovered = self.void = self.yielded = 0
         """Rounds of the trunk; those that took more than one attempt, and that somebody had to fetch; rounds that only
         the dead or the dropped held; more of them in a row, made by somebody who was alone."""
+        self.united = 0
+        """Sides of a split that were brought in."""
         self.rejected = 0
         """Rounds that were decided without a result."""
         self.reached = self.reached_before = 0
@@ -129,7 +150,8 @@ class History:
         round.weights = round.weights or weights
         line.pop("weights", None)  # long
         if params:
-            round.line["step"] = line["step"]  # who only joins does not know it
+            # Who only joins does not know it.
+            round.line |= {name: line[name] for name in ("step", "samples", "metrics")}
 
     def _follow(self, peer: str, round: Round) -> None:
         teller = self._tellers.setdefault(peer, _Teller())
@@ -160,9 +182,34 @@ class History:
         if apart:
             raise Violation("one lineage", f"nothing parts them, but some stand on {apart[0]} and others on {lowest}")
         new = self._above_trunk(lowest)
-        self._cut_branches({*alive, *new}, may_part)
+        for round in new:
+            self._find_branch(round, new)
+        self._cut_branches({*alive, *new, *(one for round in new for one in round.brought)}, may_part)
+        self._forget_branches(new)
         self._grow(new)
         return new
+
+    def _find_branch(self, round: Round, new: Collection[Round]) -> None:
+        if round.branch is None:
+            return
+        bearer, branch = round.branch
+        apart = [one for one in self._rounds.values() if one not in new and not one.on_trunk and bearer in one.members]
+        ends = [other for other in apart if other.params and other.samples == branch.end.samples]
+        if not ends:
+            raise Violation("no round is lost", f"{round} brings in what nobody told of: {branch}")
+        line = [max(ends, key=lambda end: end.number)]
+        while (before := self._before(line[-1])) is not None and not (
+            before in new or before.on_trunk or before.united
+        ):
+            line.append(before)
+        round.brought = line[::-1]
+        for one in line:
+            one.united = True
+        self.united += 1
+
+    def _forget_branches(self, new: Collection[Round]) -> None:
+        gone = {one for round in new for one in round.brought}
+        self._rounds = {key: round for key, round in self._rounds.items() if round not in gone}
 
     def tail(self, count: int = 300) -> list[str]:
         """The last rounds that are known, for people."""

@@ -23,6 +23,8 @@ class Oracle:
         self._counted = 0
         self._copies: deque[tuple[Round, SampleCounter]] = deque(maxlen=KEPT // EVERY + 1)
         self._first = self._counter.copy()
+        self._apart: deque[tuple[Round, SampleCounter]] = deque(maxlen=KEPT // EVERY + 1)
+        """The count after what was done apart: a second one may come in that goes on from the first."""
 
     def broke(self, violation: Violation) -> None:
         """Somebody who cannot raise it has found it."""
@@ -37,6 +39,11 @@ class Oracle:
     def used(self) -> int:
         """Samples, since the beginning, those of a pass that is not complete included."""
         return self._counter.used
+
+    @property
+    def used_twice(self) -> int:
+        """Since both sides of a split used them."""
+        return self._counter.used_twice
 
     def settle(self, peers: Collection[str], *, may_part: bool) -> None:
         """``peers`` stand on the trunk, all in peace; see ``History.settle``."""
@@ -58,9 +65,43 @@ class Oracle:
 
     def _count(self, round: Round, *, copy: bool = True) -> None:
         try:
-            self._counter.add(round.entry())
+            self._add(self._counter, round)
         except AssertionError as error:
             raise Violation("no sample lost, none counted twice", str(error)) from None
         self._counted += 1
         if copy and self._counted % EVERY == 0:
             self._copies.append((round, self._counter.copy()))
+
+    def _add(self, counter: SampleCounter, round: Round) -> None:
+        if round.brought:
+            self._unite(counter, round)
+        else:
+            counter.add(round.entry())
+
+    def _unite(self, counter: SampleCounter, round: Round) -> None:
+        """What was done apart, since the last round that it has in common with the trunk, is brought in."""
+        fork, end = round.brought[0].before, round.brought[-1]
+        root = self._counter_after(fork)
+        other = root.copy()
+        for one in round.brought:
+            self._add(other, one)
+        self._apart.append((end, other.copy()))
+        began = fork.samples if fork is not None else 0
+        mine, theirs = round.before.samples - began if round.before else 0, end.samples - began
+        counter.unite(other, root, theirs / (mine + theirs))
+        said = round.line["metrics"].get("samples_used_twice", 0.0)
+        assert said == counter.used_twice, f"{counter.used_twice} samples were used twice, {round} says {said}"
+
+    def _counter_after(self, fork: Round | None) -> SampleCounter:
+        """The count after an earlier round of the trunk."""
+        known = next((counter for end, counter in self._apart if end is fork), None)
+        if known is not None:
+            return known.copy()
+        trunk = self.history.trunk
+        place = trunk.index(fork) if fork is not None else -1
+        copies = [(trunk.index(at), counter) for at, counter in self._copies if at in trunk[: place + 1]]
+        start, nearest = copies[-1] if copies else (-1, self._first)
+        counter = nearest.copy()
+        for round in trunk[start + 1 : place + 1]:
+            self._add(counter, round)
+        return counter

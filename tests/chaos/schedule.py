@@ -62,8 +62,8 @@ def _told(mishap: Mishap) -> str:
 
 
 def usable(names: Collection[str], available: Collection[Need]) -> list[str]:
-    """The kinds of ``names`` (all usual ones, if none is named) that can be had with what is available."""
-    chosen = [name for name, kind in KINDS.items() if (name in names if names else not kind.on_request)]
+    """The kinds of ``names`` (all, if none is named) that can be had with what is available."""
+    chosen = [name for name in KINDS if not names or name in names]
     return [name for name in chosen if KINDS[name].needs <= set(available)]
 
 

@@ -36,5 +36,14 @@ def line(
         "notes": {peer: claims.get(peer, Note()).encode().hex() for peer in members},
     }
     params = f"params {step}" if params is None else params
-    own = {"step": step, "params": params, "attempts": 1, "recovered": False, "at": float(number), "phase": "training"}
+    own = {
+        "step": step,
+        "params": params,
+        "samples": 0,
+        "metrics": {},
+        "attempts": 1,
+        "recovered": False,
+        "at": float(number),
+        "phase": "training",
+    }
     return {"kind": "round", "round": number, "shared": shared, **own, **more}

@@ -6,7 +6,6 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,17 +68,6 @@ def test_kinds_without_what_they_need_are_left_out() -> None:
     assert "isolate" not in usable([], {"disk"})
     assert "disk" not in usable([], {"network"})
     assert usable(["kill", "isolate"], set()) == ["kill"]
-
-
-def test_long_partitions_come_only_if_they_are_asked_for() -> None:
-    assert "partitions" not in EVERYTHING
-    assert usable(["partitions"], {"network"}) == ["partitions"]
-
-
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_every_kind_says_what_it_is(kind: str) -> None:
-    assert KINDS[kind].about
-    assert kind in str(story(1, 5, 1, [kind])[0])
 
 
 def test_the_documentation_has_every_kind() -> None:

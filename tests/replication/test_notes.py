@@ -59,9 +59,9 @@ def test_a_note_is_read_as_it_was_written_and_fits(note: Note) -> None:
 @given(notes, st.data())
 def test_a_note_that_was_cut_or_lengthened_is_refused(note: Note, data: st.DataObject) -> None:
     whole = note.encode()
-    with pytest.raises(ValueError, match="note"):
+    with pytest.raises(ValueError, match=r"note|number"):
         Note.decode(whole[: data.draw(st.integers(0, len(whole) - 1))])
-    with pytest.raises(ValueError, match="note"):
+    with pytest.raises(ValueError, match=r"note|number"):
         Note.decode(whole + b"\x00")
 
 

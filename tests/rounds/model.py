@@ -60,13 +60,22 @@ class VirtualSwarm:
 
     # -- scenario ----------------------------------------------------------------------------------
 
-    def add(self, *, found: bool, wants_rounds: bool = True, job: str = "", schema: int = 7, held: int = 0) -> PeerId:
+    def add(
+        self,
+        *,
+        found: bool,
+        wants_rounds: bool = True,
+        job: str = "",
+        schema: int = 7,
+        held: int = 0,
+        majority: bool = False,
+    ) -> PeerId:
         """A fresh process; ``held``: the work in the checkpoint on its disk."""
         peer = PeerId(f"{self.rng.getrandbits(128):032x}")
         info = PeerInfo(peer, f"host-{len(self.hosts)}:1")
         seed = random.Random(self.rng.random())
         host = Host(Agreement(info, self.config, seed, job), rounds_wanted=wants_rounds, schema=schema)
-        host.machine.held = held
+        host.machine.held, host.machine.majority = held, majority
         self.hosts[peer] = host
         self.feed(peer, lambda: host.machine.begin(self.now, found=found))
         for other in self.live():

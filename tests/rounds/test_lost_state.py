@@ -39,7 +39,7 @@ def test_a_crowd_that_lost_the_state_comes_to_the_one_that_kept_it() -> None:
     swarm.run_until(swarm.settled)
     assert swarm.hosts[holder].dropped == 0
     assert swarm.hosts[holder].history[1] == held
-    assert all(swarm.hosts[peer].dropped == 1 for peer in crowd)
+    assert all(swarm.hosts[peer].dropped >= 1 for peer in crowd)
 
 
 def test_a_lineage_is_compared_by_the_work_that_its_members_agreed_their_state_begins_with() -> None:

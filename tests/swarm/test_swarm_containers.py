@@ -61,3 +61,6 @@ def test_a_partitioned_container_comes_back_and_all_end_with_one_digest(swarm: C
 
     swarm.wait_for_one_epoch(peers)
     swarm.wait_for_one_result(peers)
+    twice = {peer.status["metrics"].get("samples_used_twice", 0) for peer in peers}
+    assert len(twice) == 1
+    assert twice != {0}, "what was trained apart is part of the result, and what both sides used is counted"

@@ -254,12 +254,12 @@ class WatchedStore(SnapshotStore):
 
     def __init__(self, swarm: FakeSwarm) -> None:
         super().__init__()
-        self._swarm = swarm
+        self.swarm = swarm
 
     def hold(self, snapshot: Snapshot, peers: Iterable[PeerId]) -> None:
         super().hold(snapshot, peers)
-        with self._swarm.changed:
-            self._swarm.changed.notify_all()
+        with self.swarm.changed:
+            self.swarm.changed.notify_all()
 
 
 class FakeCollective:
@@ -267,13 +267,13 @@ class FakeCollective:
 
     def __init__(self, swarm: FakeSwarm, me: PeerId) -> None:
         self.me = me
-        self._swarm = swarm
+        self.swarm = swarm
 
     def members(self) -> tuple[PeerId, ...]:
-        return self._swarm.members
+        return self.swarm.members
 
     def state_begins(self, work: int) -> None:
-        self._swarm.begins.setdefault(self.me, []).append(work)
+        self.swarm.begins.setdefault(self.me, []).append(work)
 
     def all_reduce(
         self,
@@ -286,9 +286,9 @@ class FakeCollective:
         aggregation: Aggregation | None = None,
     ) -> RoundResult:
         assert op == "mean"
-        self._swarm.aggregations.append(aggregation)
+        self.swarm.aggregations.append(aggregation)
         given = Input([tensor.clone() for tensor in tensors], weight, note, state_digest, aggregation)
-        return self._swarm.all_reduce(self.me, given, tensors)
+        return self.swarm.all_reduce(self.me, given, tensors)
 
 
 class FakePeer:
@@ -309,13 +309,14 @@ class FakePeer:
         self.me = me
         self.built = built
         self.swarm = swarm
-        store = WatchedStore(swarm)
+        self._store = store = WatchedStore(swarm)
+        self._collective = FakeCollective(swarm, me)
         swarm.stores[me] = store
         self.trainer = Trainer(
             job,
             built,
-            collective=FakeCollective(swarm, me),
-            state_source=swarm,
+            collective=self._collective,
+            state_source=self,
             store=store,
             on_progress=on_progress,
             exchange=exchange,
@@ -332,6 +333,18 @@ class FakePeer:
         self._started.set()
         return self
 
+    def go_over(self, other: FakeSwarm) -> None:
+        """Its swarm becomes part of ``other``: this round of its own is none, the next one is there."""
+        own, self.swarm = self.swarm, other
+        del own.stores[self.me]
+        other.stores[self.me] = self._store
+        self._store.swarm = self._collective.swarm = other
+        own.drop(self.me)
+
+    def fetch(self, round: int, schema: Schema, cancelled: threading.Event) -> Snapshot:
+        """Where it is now."""
+        return self.swarm.fetch(round, schema, cancelled)
+
     def _run(self) -> None:
         try:
             self.final = self.trainer.run()
@@ -345,6 +358,11 @@ class FakePeer:
         self._thread.join(DEADLINE)
         assert not self._thread.is_alive(), f"{self._thread.name} hangs"
         return self
+
+    def result_or_none(self) -> Progress | None:
+        """Where it ended, if it ended well."""
+        self.join()
+        return self.final if self.error is None else None
 
     def result(self) -> Progress:
         """Where it ended; raises what it raised."""

@@ -218,9 +218,9 @@ class Interrupted(FakeCollective):
         self._round: int | None = round
 
     def all_reduce(self, *arguments: Any, **options: Any) -> RoundResult:
-        if self._swarm.round + 1 == self._round:
+        if self.swarm.round + 1 == self._round:
             self._round = None
-            self._swarm.withdraw(self.me)
+            self.swarm.withdraw(self.me)
             raise Withdrawn
         return super().all_reduce(*arguments, **options)
 

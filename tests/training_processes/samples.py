@@ -57,9 +57,11 @@ class SampleCounter:
         self.passes = 0
         """How many are complete, in each of which every sample was used exactly once."""
         self._used = Counter[int]()
+        self.uses = 0
         if start is not None:
             back = {place for item in start.returned for place in range(item.start, item.stop)}
             self.passes, self._used = start.pass_number, Counter(set(range(start.position)) - back)
+            self.uses = self.used
 
     def add(self, entry: Line) -> None:
         """The next round."""
@@ -69,6 +71,7 @@ class SampleCounter:
         places = [place for claim in claims for item in claim for place in range(item.start, item.stop)]
         assert len(places) == shared["total_weight"]
         self._used.update(places)
+        self.uses += len(places)
         again = [place for place in places if self._used[place] > 1]
         assert not again, f"places {again} of pass {self.passes} were used twice, in round {shared['round']}"
         order = permutation(self._samples, self._seed, self.passes)
@@ -81,6 +84,22 @@ class SampleCounter:
             # What is known to be the same is made equal, so that roundings do not add up in a long training.
             self._tally = [-weight for weight in entry["weights"]]
 
+    def unite(self, other: SampleCounter, root: SampleCounter, share: float) -> None:
+        """``other`` is brought in, which has gone on from ``root`` apart from this; it has ``share`` of the weight."""
+        self._tally = [mine + share * (theirs - mine) for mine, theirs in zip(self._tally, other._tally, strict=True)]
+        self.uses += other.uses - root.uses
+        if other.passes > self.passes:
+            self.passes, self._used = other.passes, other._used.copy()
+        elif other.passes == self.passes:
+            self._used = Counter({*self._used, *other._used})
+        if len(self._used) == self._samples:
+            self.passes, self._used = self.passes + 1, Counter()
+
+    @property
+    def used_twice(self) -> int:
+        """Uses of places that were used before."""
+        return self.uses - self.used
+
     @property
     def used(self) -> int:
         """Samples in all passes, each once in each."""
@@ -89,7 +108,7 @@ class SampleCounter:
     def copy(self) -> SampleCounter:
         """Another one that stands at the same place."""
         other = SampleCounter(samples=self._samples, seed=self._seed, tally=self._tally)
-        other.passes, other._used = self.passes, self._used.copy()
+        other.passes, other._used, other.uses = self.passes, self._used.copy(), self.uses
         return other
 
 

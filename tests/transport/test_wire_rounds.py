@@ -26,6 +26,7 @@ from lepton_p2p.rounds.messages import (
     Report,
     RoundMessage,
     Standing,
+    Unite,
 )
 from lepton_p2p.transport.wire_rounds import round_message_from_wire, round_message_to_wire
 
@@ -36,6 +37,7 @@ EPOCH = Epoch(5, BALLOT, (Member(A, 1), Member(B, 9)))
 PREPARE = Prepare(A, BALLOT, (A, B), "link to b lost")
 PROMISE = Promise(A, BALLOT, Report(A.id, EPOCH, completed=8))
 INSTALL = Install(A, EPOCH, Decision(8, 77, (A.id,), 40, lost=((PeerId("c" * 32), "silent"),)))
+UNITE = Unite(A, (A, B), "", 4)
 ANNOUNCE = Announce(A, Standing(2, 40, 5, EPOCH.tag), "")
 
 
@@ -93,6 +95,9 @@ REJECTED: dict[str, tuple[RoundMessage, Callable[[pb.RoundMessage], object], str
     "no epoch": (INSTALL, lambda m: m.install.ClearField("epoch"), "without members"),
     "a member twice": (INSTALL, lambda m: m.install.epoch.members.append(m.install.epoch.members[0]), "twice"),
     "a member's round": (INSTALL, lambda m: setattr(m.install.epoch.members[0], "since", 2**63), "below"),
+    "a stranger's branch": (INSTALL, lambda m: m.install.decision.brought.append("d" * 32), "not in its epoch"),
+    "a lineage of others": (UNITE, lambda m: m.unite.members.pop(0), "its speaker is not in"),
+    "a lineage of nobody": (UNITE, lambda m: m.unite.ClearField("members"), "its speaker is not in"),
     "a foreign holder": (INSTALL, lambda m: m.install.decision.holders.append("d" * 32), "holders"),
     "a holder twice": (INSTALL, lambda m: m.install.decision.holders.append(A.id), "twice"),
     "no one lost": (INSTALL, lambda m: setattr(m.install.decision.lost[0], "peer", ""), "peer id"),

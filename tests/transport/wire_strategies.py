@@ -22,6 +22,7 @@ from lepton_p2p.rounds.messages import (
     Report,
     RoundMessage,
     Standing,
+    Unite,
 )
 from lepton_p2p.transport.links.tickets import Ticket
 from lepton_p2p.transport.values import (
@@ -100,6 +101,7 @@ def reports(peer: PeerId) -> st.SearchStrategy[Report]:
         pending=counters,
         schema=hashes,
         attempts=st.integers(0, 2**32 - 1),
+        foreign=booleans,
         broken=lines,
         state=hashes,
     )
@@ -122,18 +124,26 @@ def installs(draw: st.DrawFn) -> Install:
         rejected=draw(lines),
         lost=tuple(draw(st.lists(st.tuples(peer_ids, lines), max_size=3))),
         origin=draw(counters),
+        brought=tuple(draw(st.lists(st.sampled_from(epoch.ids), unique=True))),
     )
     return Install(draw(peers), epoch, decision)
 
 
+@st.composite
+def unites(draw: st.DrawFn) -> Unite:
+    members = draw(distinct_peers(1))
+    return Unite(draw(st.sampled_from(members)), members, draw(digests), draw(counters))
+
+
 ROUND_MESSAGES: dict[type[RoundMessage], st.SearchStrategy[RoundMessage]] = {
-    Prepare: st.builds(Prepare, peers, ballots, distinct_peers(1), lines),
+    Prepare: st.builds(Prepare, peers, ballots, distinct_peers(1), lines, hashes, booleans),
     Promise: promises(),
     Refusal: st.builds(Refusal, peers, ballots, ballots, booleans, st.none() | standings),
     Install: installs(),
     Admit: st.builds(Admit, peers, digests, counters),
     AdmitReply: st.builds(AdmitReply, peers, booleans, lines, booleans, counters, booleans),
     Announce: st.builds(Announce, peers, standings, digests),
+    Unite: unites(),
     Leaving: st.builds(Leaving, peers, lines, counters),
 }
 round_messages = st.one_of(*ROUND_MESSAGES.values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from torch import nn
 
 from lepton_p2p.jobs.strategy_options import STRATEGIES, AllReduceOptions
@@ -15,6 +17,9 @@ from lepton_p2p.training.lockstep import Lockstep
 from lepton_p2p.training.schedule import complete
 from lepton_p2p.training.snapshots import Snapshot
 from lepton_p2p.training.strategies.base import Context, Report, Strategy, strategy
+
+USED_TWICE = "samples_used_twice"
+"""The metric that counts samples which both sides of a split have used; it is told once there are any."""
 
 
 @strategy("all_reduce")
@@ -30,7 +35,7 @@ class AllReduce(Strategy):
         options = STRATEGIES.make(spec.name, spec.options)
         assert isinstance(options, AllReduceOptions)
         self._context, self._aggregation = context, options.aggregation
-        self._replica = JobReplica(context.job, context.built)
+        self._replica = JobReplica(context.job, context.built, unites=options.aggregation is None)
         self._round = 0
         self._lockstep = Lockstep(
             self._replica,
@@ -120,6 +125,7 @@ class AllReduce(Strategy):
             loss=sum(note.loss_sum for note in losses) / count if count else None,
             skipped=cursor.skips,
             result=result,
+            metrics=MappingProxyType({USED_TWICE: float(cursor.doubled)} if cursor.doubled else {}),
         )
 
 

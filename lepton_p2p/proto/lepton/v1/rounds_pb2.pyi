@@ -88,12 +88,15 @@ class Standing(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     TAG_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     size: _builtins.int
     work: _builtins.int
     number: _builtins.int
     tag: _builtins.int
     origin: _builtins.int
     """Work in the checkpoint that it was founded from; 0: none."""
+    paused: _builtins.bool
+    """It waits for the majority."""
     def __init__(
         self,
         *,
@@ -102,14 +105,37 @@ class Standing(_message.Message):
         number: _builtins.int = ...,
         tag: _builtins.int = ...,
         origin: _builtins.int = ...,
+        paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "origin", b"origin", "size", b"size", "tag", b"tag", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "origin", b"origin", "paused", b"paused", "size", b"size", "tag", b"tag", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Standing: _TypeAlias = Standing  # noqa: Y015
+
+@_typing.final
+class Electorate(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Peer ids, 1 to 10000, each once."""
+
+    def __init__(
+        self,
+        *,
+        peers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peers", b"peers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Electorate: _TypeAlias = Electorate  # noqa: Y015
 
 @_typing.final
 class Report(_message.Message):
@@ -129,6 +155,9 @@ class Report(_message.Message):
     BROKEN_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    FOREIGN_FIELD_NUMBER: _builtins.int
+    ELECTORATES_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     peer: _builtins.str
     completed: _builtins.int
     digest: _builtins.int
@@ -145,9 +174,17 @@ class Report(_message.Message):
     """Digest of what the pending input was made from, or 0."""
     origin: _builtins.int
     """As in Standing."""
+    foreign: _builtins.bool
+    """My lineage has not come through the proposer's epoch."""
+    number: _builtins.int
+    """Of the last epoch that a newcomer was in."""
     @_builtins.property
     def epoch(self) -> Global___Epoch:
         """Absent for a newcomer."""
+
+    @_builtins.property
+    def electorates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Electorate]:
+        """Who has to agree that the swarm goes on, by majority of each; at most 64."""
 
     def __init__(
         self,
@@ -164,10 +201,13 @@ class Report(_message.Message):
         broken: _builtins.str = ...,
         state: _builtins.int = ...,
         origin: _builtins.int = ...,
+        foreign: _builtins.bool = ...,
+        electorates: _abc.Iterable[Global___Electorate] | None = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "attempts", b"attempts", "broken", b"broken", "completed", b"completed", "digest", b"digest", "epoch", b"epoch", "origin", b"origin", "peer", b"peer", "pending", b"pending", "rejected", b"rejected", "schema", b"schema", "state", b"state", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "attempts", b"attempts", "broken", b"broken", "completed", b"completed", "digest", b"digest", "electorates", b"electorates", "epoch", b"epoch", "foreign", b"foreign", "number", b"number", "origin", b"origin", "peer", b"peer", "pending", b"pending", "rejected", b"rejected", "schema", b"schema", "state", b"state", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
     _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
@@ -188,6 +228,8 @@ class Decision(_message.Message):
     REJECTED_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    BROUGHT_FIELD_NUMBER: _builtins.int
+    ELECTORATES_FIELD_NUMBER: _builtins.int
     base: _builtins.int
     digest: _builtins.int
     work: _builtins.int
@@ -203,6 +245,14 @@ class Decision(_message.Message):
     def lost(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Lost]:
         """At most 10000."""
 
+    @_builtins.property
+    def brought(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of members of lighter lineages, at most 10000."""
+
+    @_builtins.property
+    def electorates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Electorate]:
+        """As in Report."""
+
     def __init__(
         self,
         *,
@@ -213,10 +263,12 @@ class Decision(_message.Message):
         rejected: _builtins.str = ...,
         lost: _abc.Iterable[_common_pb2.Lost] | None = ...,
         origin: _builtins.int = ...,
+        brought: _abc.Iterable[_builtins.str] | None = ...,
+        electorates: _abc.Iterable[Global___Electorate] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "digest", b"digest", "holders", b"holders", "lost", b"lost", "origin", b"origin", "rejected", b"rejected", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "brought", b"brought", "digest", b"digest", "electorates", b"electorates", "holders", b"holders", "lost", b"lost", "origin", b"origin", "rejected", b"rejected", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -231,8 +283,14 @@ class Prepare(_message.Message):
     BALLOT_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    UNITES_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """At most 500 characters."""
+    tag: _builtins.int
+    """Of the epoch that the sender is in."""
+    unites: _builtins.bool
+    """The candidates are of two lineages."""
     @_builtins.property
     def ballot(self) -> _common_pb2.Ballot: ...
     @_builtins.property
@@ -245,10 +303,12 @@ class Prepare(_message.Message):
         ballot: _common_pb2.Ballot | None = ...,
         candidates: _abc.Iterable[_common_pb2.PeerInfo] | None = ...,
         reason: _builtins.str = ...,
+        tag: _builtins.int = ...,
+        unites: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "candidates", b"candidates", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "candidates", b"candidates", "reason", b"reason", "tag", b"tag", "unites", b"unites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -430,6 +490,38 @@ class Announce(_message.Message):
 Global___Announce: _TypeAlias = Announce  # noqa: Y015
 
 @_typing.final
+class Unite(_message.Message):
+    """We met: propose an epoch of your members and mine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    COUNTER_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    """As in Admit."""
+    counter: _builtins.int
+    """Of the highest ballot that the sender knows."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.PeerInfo]:
+        """1 to 10000, each id once."""
+
+    def __init__(
+        self,
+        *,
+        members: _abc.Iterable[_common_pb2.PeerInfo] | None = ...,
+        job: _builtins.str = ...,
+        counter: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counter", b"counter", "job", b"job", "members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Unite: _TypeAlias = Unite  # noqa: Y015
+
+@_typing.final
 class Leaving(_message.Message):
     """I am going: form the next epoch without me."""
 
@@ -468,6 +560,7 @@ class RoundMessage(_message.Message):
     ADMIT_REPLY_FIELD_NUMBER: _builtins.int
     ANNOUNCE_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
+    UNITE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sender(self) -> _common_pb2.PeerInfo: ...
     @_builtins.property
@@ -486,6 +579,8 @@ class RoundMessage(_message.Message):
     def announce(self) -> Global___Announce: ...
     @_builtins.property
     def leaving(self) -> Global___Leaving: ...
+    @_builtins.property
+    def unite(self) -> Global___Unite: ...
     def __init__(
         self,
         *,
@@ -498,12 +593,13 @@ class RoundMessage(_message.Message):
         admit_reply: Global___AdmitReply | None = ...,
         announce: Global___Announce | None = ...,
         leaving: Global___Leaving | None = ...,
+        unite: Global___Unite | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["admit", b"admit", "admit_reply", b"admit_reply", "announce", b"announce", "body", b"body", "install", b"install", "leaving", b"leaving", "prepare", b"prepare", "promise", b"promise", "refusal", b"refusal", "sender", b"sender"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admit", b"admit", "admit_reply", b"admit_reply", "announce", b"announce", "body", b"body", "install", b"install", "leaving", b"leaving", "prepare", b"prepare", "promise", b"promise", "refusal", b"refusal", "sender", b"sender", "unite", b"unite"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admit", b"admit", "admit_reply", b"admit_reply", "announce", b"announce", "body", b"body", "install", b"install", "leaving", b"leaving", "prepare", b"prepare", "promise", b"promise", "refusal", b"refusal", "sender", b"sender"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admit", b"admit", "admit_reply", b"admit_reply", "announce", b"announce", "body", b"body", "install", b"install", "leaving", b"leaving", "prepare", b"prepare", "promise", b"promise", "refusal", b"refusal", "sender", b"sender", "unite", b"unite"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["prepare", "promise", "refusal", "install", "admit", "admit_reply", "announce", "leaving"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["prepare", "promise", "refusal", "install", "admit", "admit_reply", "announce", "leaving", "unite"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
