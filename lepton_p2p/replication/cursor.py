@@ -193,7 +193,8 @@ class Cursor:
         if root is None or not self.share(here):
             return None
         # The state before this one, too: whoever missed the last round has nothing to bring once this is in.
-        since = tuple(mark for mark in self.states[:-1] if mark.work > root.work)
+        known = {mark.chain for mark in here.states}
+        since = tuple(mark for mark in self.states[:-1] if mark.chain not in known)
         position, returned = self.position, self.returned
         return Branch(root.chain, self.mark, since, self.pass_number, position, returned, self.skipped, self.gains)
 

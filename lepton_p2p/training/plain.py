@@ -280,6 +280,8 @@ class PlainTraining:
             self.replica.begin()
         else:
             self.replica.begin(self._share.cursor(), shuffle=self._share.shuffle)
+        # Where single peers are not trusted, none can bring in what it did apart.
+        self.replica.cursor = replace(self.replica.cursor, unites=not self._robust)
         recalled = self._upkeep.recall()
         if recalled is None:
             return
