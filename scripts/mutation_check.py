@@ -49,8 +49,8 @@ def change(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
 def result_recovery() -> None:
     """A member that missed the result goes on as if it had it."""
 
-    def install(self: Any, decision: Any, *, newcomer: bool, member: bool) -> Any:
-        verdict = original(self, decision, newcomer=newcomer, member=member)
+    def install(self: Any, decision: Any, **what: bool) -> Any:
+        verdict = original(self, decision, **what)
         if self.recovering:
             self.recovering = 0
             self.completed, self.digest = decision.base, decision.digest
@@ -214,6 +214,44 @@ def sending_a_withdrawn_round() -> None:
 
 
 # -- the data cursor and the state -----------------------------------------------------------------------------
+
+
+# -- splits --------------------------------------------------------------------------------------------------
+
+
+@mutant
+def lineages_that_are_told_apart() -> None:
+    """Members of two lineages go on as if they were of one."""
+    decision._one_lineage = lambda reports, *, majority: (reports, ())
+
+
+@mutant
+def where_a_split_began() -> None:
+    """Nobody remembers the states at which somebody fell away."""
+    cursor.Cursor._falls_apart = lambda self, given, ready: False  # type: ignore[method-assign]
+
+
+@mutant
+def what_a_branch_contains() -> None:
+    """A branch does not tell of the states on its way: who comes from one of them brings it in again."""
+
+    def branch(self: Any, here: Any) -> Any:
+        found = original(self, here)
+        return found and replace(found, since=(), gains=())
+
+    original = cursor.Cursor.branch
+    cursor.Cursor.branch = branch  # type: ignore[method-assign]
+
+
+@mutant
+def rounds_of_the_bearer_alone() -> None:
+    """The others train in a round into which somebody brings a branch."""
+
+    def plan(self: Any) -> Any:
+        return original(replace(self, bearer=None))
+
+    original = cursor.Cursor.plan
+    cursor.Cursor.plan = plan  # type: ignore[method-assign]
 
 
 @mutant
