@@ -120,7 +120,7 @@ class Agreement(Balloting, Meeting):
         return self._drain()
 
     def worked(self, now: float, work: int) -> list[Effect]:
-        """The training makes its way without rounds, and has come so far (see ``Standing``)."""
+        """The training has come so far by other ways than rounds: without any, or by what another side has done."""
         self._now = now
         if self.epoch is not None:
             self.progress.work = max(self.progress.work, work)

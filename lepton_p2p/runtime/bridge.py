@@ -92,6 +92,10 @@ class BridgedCollective:
         """See ``training.Collective``."""
         self._bridge.post(self._node.state_begins, work)
 
+    def state_holds(self, work: int) -> None:
+        """See ``training.Collective``."""
+        self._bridge.post(self._node.state_holds, work)
+
     def all_reduce(
         self,
         tensors: Sequence[Tensor],

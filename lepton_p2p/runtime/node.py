@@ -239,6 +239,10 @@ class Node:
         """See ``training.Collective``."""
         self.rounds.feed(lambda now: self.agreement.holds(now, work))
 
+    def state_holds(self, work: int) -> None:
+        """The members' state has come to ``work`` contributions by other ways than rounds; on the loop."""
+        self.rounds.feed(lambda now: self.agreement.worked(now, work))
+
     def fail(self, error: BaseException) -> None:
         """Something made this peer useless (wrong swarm, wrong job): whoever waits for it is told."""
         if self.failed is not None and not self.failed.done():

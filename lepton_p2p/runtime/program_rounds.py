@@ -71,6 +71,10 @@ class ProgramRounds:
         """See ``training.Collective``."""
         self._loop.call(self._state_begins(work))
 
+    def state_holds(self, work: int) -> None:
+        """See ``training.Collective``."""
+        self._loop.call(self._state_holds(work))
+
     def all_reduce(
         self,
         tensors: Sequence[Tensor],
@@ -105,6 +109,9 @@ class ProgramRounds:
 
     async def _state_begins(self, work: int) -> None:
         self._node.state_begins(work)
+
+    async def _state_holds(self, work: int) -> None:
+        self._node.state_holds(work)
 
     async def _gather(self) -> None:
         self._enter()

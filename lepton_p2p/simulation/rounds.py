@@ -149,6 +149,10 @@ class VirtualRounds:
         """Say that the state which the members hold begins with ``work`` contributions."""
         self.feed(lambda now: self._machine.holds(now, work))
 
+    def state_holds(self, work: int) -> None:
+        """Say that there are ``work`` contributions in it now."""
+        self.feed(lambda now: self._machine.worked(now, work))
+
     def feed(self, step: Step) -> None:
         """Give the agreement an input."""
         self._runner.feed(step)

@@ -184,6 +184,8 @@ class VirtualTrainer:
         )
         self.state = before.apply(numbers, after, result)
         self._witness.applied(self._me, before, self.state, result)
+        if after.unions > before.cursor.unions:
+            self._rounds.state_holds(after.work)
         self._stepped()
 
     def _catch_up(self) -> None:

@@ -36,6 +36,9 @@ class Collective(Protocol):
         All members say the same after the same round.  Lineages that meet are compared by it.
         """
 
+    def state_holds(self, work: int) -> None:
+        """Say that there are ``work`` contributions in it now: what was trained apart has been brought in."""
+
     def all_reduce(
         self,
         tensors: Sequence[Tensor],

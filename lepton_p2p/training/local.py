@@ -32,6 +32,9 @@ class LocalCollective:
     def state_begins(self, work: int) -> None:
         """There is no other lineage."""
 
+    def state_holds(self, work: int) -> None:
+        """There is none."""
+
     def all_reduce(
         self,
         tensors: Sequence[Tensor],

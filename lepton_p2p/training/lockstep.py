@@ -245,6 +245,7 @@ class Lockstep:
         bearer = before.bearer
         note = Note.read(result.notes[bearer]) if bearer is not None and bearer in result.notes else None
         if after.unions > before.unions:
+            self._collective.state_holds(after.work)
             log.warning(
                 "two sides of a split swarm are one again",
                 brought_in=after.samples - before.samples,

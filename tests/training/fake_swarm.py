@@ -67,6 +67,7 @@ class FakeSwarm:
         self.fetch_allowed.set()
         self.fetch_fails = False
         self.begins: dict[PeerId, list[int]] = {}
+        self.holds: dict[PeerId, list[int]] = {}
         self.reject: set[int] = set()
         self.aggregations: list[Aggregation | None] = []
         """What members asked for in their rounds."""
@@ -274,6 +275,9 @@ class FakeCollective:
 
     def state_begins(self, work: int) -> None:
         self.swarm.begins.setdefault(self.me, []).append(work)
+
+    def state_holds(self, work: int) -> None:
+        self.swarm.holds.setdefault(self.me, []).append(work)
 
     def all_reduce(
         self,
