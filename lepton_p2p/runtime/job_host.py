@@ -284,7 +284,8 @@ class JobHost:
                 **progress.metrics,
             }
             self._node.events.publish("step", f"step {progress.step}", values=values)
-        if self._job is not None and progress.report is not None and progress.report.result is None:
+        report = progress.report if self._job is not None and self._job.strategy.name != "all_reduce" else None
+        if self._job is not None and report is not None and report.result is None:
             # The agreement counts what rounds bring; what comes about without them it must be told.
             work = progress.samples // self._job.batch_size
             self._node.rounds.feed(lambda now: self._node.agreement.worked(now, work))
