@@ -148,6 +148,7 @@ def _table(tally: Tally) -> dict[str, Any]:
         "results_recovered": tally.recovered,
         "branches_united": tally.united,
         "branches_given_up": tally.abandoned,
+        "branches_counted_high": tally.counted_high,
         "samples_used_twice": tally.doubled,
         "events": tally.steps,
         "recovery_seconds": {
@@ -189,7 +190,7 @@ def _print(tally: Tally, seconds: float, replay: str) -> None:
     )
     typer.echo(
         f"sides of splits brought in: {tally.united}, with {tally.doubled} samples used twice; "
-        f"given up: {tally.abandoned}"
+        f"given up: {tally.abandoned}; counted too high: {tally.counted_high}"
     )
     typer.echo("faults: " + (", ".join(f"{kind} {count}" for kind, count in table["faults"].items()) or "none"))
     recovery = table["recovery_seconds"]

@@ -36,11 +36,12 @@ class Cursor:
     many contributors those had, all together.  samples, skips: used and skipped since the start.  claimants: who gets
     samples in the coming round, in order; nobody until the training starts.
 
-    entering: other members of the last round, who may have come to hold the state since.  chain: names this state by
-    the rounds that led to it.  last: the state before it; trail: earlier ones, where a split may have begun (see
-    ``trail.py``).  bearer: who brings its branch into the coming round, in which nobody else has a
-    share.  unions: branches that were brought in so far; gains: the last ones.  unites: whether any are; not where
-    single peers are not trusted, since what one brings nobody else has seen.
+    entering: others who may hold the state, or come to it: the rest of the members of the last round, and who had
+    claims in it and fell away, but may fetch its result.  chain: names this state by the rounds that led to it.  last:
+    the state before it; trail: earlier ones, where a split may have begun (see ``trail.py``).  bearer: who brings its
+    branch into the coming round, in which nobody else has a share.  unions: branches that were brought in so far;
+    gains: the last ones.  unites: whether any are; not where single peers are not trusted, since what one brings nobody
+    else has seen.
     """
 
     total: int
@@ -126,7 +127,7 @@ class Cursor:
             moved,
             # The refused come last: places that come back are handed out first, and should go to somebody else.
             claimants=tuple(sorted(ready, key=lambda peer: peer in refused)),
-            entering=tuple(sorted(set(members).difference(ready))),
+            entering=tuple(sorted({*members, *self.claimants}.difference(ready))),
             chain=link(start.chain, *(peer.encode() + notes.get(peer, b"") for peer in members)),
             last=start.mark,
             trail=start._trail(branch, split=self._falls_apart(given, ready)),

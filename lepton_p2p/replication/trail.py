@@ -61,8 +61,9 @@ def common(root: Mark, one: Iterable[Gain], other: Iterable[Gain]) -> Mark:
     """What two have in common that parted at ``root``: that, and branches that both have brought in since then (they
     can have parted in the very round in which one was brought in).
     """
-    theirs = {gain.chain for gain in other if gain.at >= root.work}
-    both = [gain for gain in one if gain.at >= root.work and gain.chain in theirs]
+    theirs = {gain.chain: gain for gain in other}
+    twins = [(gain, theirs[gain.chain]) for gain in one if gain.chain in theirs]
+    both = [gain for gain, twin in twins if max(gain.at, twin.at) >= root.work]
     return root._replace(
         samples=root.samples + sum(gain.samples for gain in both),
         skips=root.skips + sum(gain.skips for gain in both),

@@ -31,6 +31,7 @@ class Tally:
     united: int = 0
     doubled: int = 0
     abandoned: int = 0
+    counted_high: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     recoveries: list[float] = field(default_factory=list)
     violations: list[Outcome] = field(default_factory=list)
@@ -47,6 +48,7 @@ class Tally:
         self.united += outcome.united
         self.doubled += outcome.doubled
         self.abandoned += outcome.abandoned
+        self.counted_high += outcome.counted_high
         self.faults.update(outcome.faults)
         if outcome.violation:
             self.violations.append(outcome)

@@ -31,7 +31,8 @@ class Outcome:
     violation: ``name: what was seen`` ("" if all is well).  peers: machines that there were in the end.  simulated,
     recovery, cpu: seconds, in all, from the healing to the recovery of the core, and of computation.  rounds: decided;
     recovered: results fetched from others; retried: attempts after the first; steps: events.  united: branches that
-    were brought in; doubled: samples that were used twice so; abandoned: branches that were given up.
+    were brought in; doubled: samples that were used twice so; abandoned: branches that were given up;
+    counted_high: brought in with more samples counted as used twice than were.
     """
 
     seed: int
@@ -46,5 +47,6 @@ class Outcome:
     united: int = 0
     doubled: int = 0
     abandoned: int = 0
+    counted_high: int = 0
     cpu: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)

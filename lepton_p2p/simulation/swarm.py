@@ -182,6 +182,7 @@ class VirtualSwarm:
         outcome.simulated, outcome.steps = self.scheduler.now, self.scheduler.steps
         oracle = self.oracle
         outcome.united, outcome.doubled, outcome.abandoned = oracle.united, oracle.doubled, oracle.abandoned
+        outcome.counted_high = oracle.counted_high
         outcome.rounds, outcome.recovered, outcome.retried = oracle.rounds, oracle.recovered, oracle.retried
         outcome.faults = self.network.counts
         return outcome
