@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lepton_p2p.membership import beliefs, exchange, seeds, table
-from lepton_p2p.replication import cursor, footing
+from lepton_p2p.replication import branches, cursor, footing
 from lepton_p2p.rounds import agreement, balloting, core, decision, meeting, position, progress, ring
 from lepton_p2p.simulation import fetching, rounds, streams, trainer
 from lepton_p2p.simulation.campaign import run
@@ -235,12 +235,12 @@ def where_a_split_began() -> None:
 def what_a_branch_contains() -> None:
     """A branch does not tell of the states on its way: who comes from one of them brings it in again."""
 
-    def branch(self: Any, here: Any) -> Any:
-        found = original(self, here)
+    def branch_of(held: Any, here: Any) -> Any:
+        found = original(held, here)
         return found and replace(found, since=(), gains=())
 
-    original = cursor.Cursor.branch
-    cursor.Cursor.branch = branch  # type: ignore[method-assign]
+    original = branches.branch_of
+    branches.branch_of = branch_of
 
 
 @mutant

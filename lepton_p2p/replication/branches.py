@@ -6,15 +6,39 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from lepton_p2p.replication.branch import Branch
+from lepton_p2p.replication.branch import Branch, share
 from lepton_p2p.replication.cursor import Cursor
-from lepton_p2p.replication.trail import fork
+from lepton_p2p.replication.trail import Mark, common, fork
 
 T = TypeVar("T")
 
 MOST = 3
 """States that are carried at the same time, each as large as the replica: more than one, if a swarm splits again before
 it has become one.  Beyond that the oldest is given up."""
+
+
+def branch_of(held: Cursor, here: Cursor) -> Branch | None:
+    """What a peer that held the state of ``held`` can bring to those that hold ``here``: None if there is nothing in it
+    that they have not, or they have nothing in common.
+    """
+    root = _parting(held, here)
+    if root is None or not _share(held, here):
+        return None
+    # The state before the last one, too: whoever missed the last round has nothing to bring once this is in.
+    known = {mark.chain for mark in here.states}
+    since = tuple(mark for mark in held.states[:-1] if mark.chain not in known)
+    return Branch(
+        root.chain, held.mark, since, held.pass_number, held.position, held.returned, held.skipped, held.gains
+    )
+
+
+def _parting(held: Cursor, here: Cursor) -> Mark | None:
+    return fork(here.states, held.states, here.gains, held.gains)
+
+
+def _share(held: Cursor, here: Cursor) -> float:
+    root = _parting(held, here)
+    return share(here.mark, held.mark, common(root, here.gains, held.gains)) if root is not None else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +74,9 @@ class Branches(Generic[T]):
         """The first that the swarm, which is at ``here``, has not got; what it has is forgotten."""
         while self._kept:
             state, cursor = self._kept[0]
-            root, branch = fork(here.states, cursor.states), cursor.branch(here)
+            root, branch = _parting(cursor, here), branch_of(cursor, here)
             if root is not None and branch is not None and here.unites:
-                return Load(state, branch, cursor.share(here))
+                return Load(state, branch, _share(cursor, here))
             if branch is not None:
                 self._given_up("where single peers are not trusted none can bring anything in", branch.end.samples)
             elif root is None and cursor.work:

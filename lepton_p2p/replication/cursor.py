@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lepton_p2p.identity import PeerId, peer_id
-from lepton_p2p.replication.branch import Branch, share
+from lepton_p2p.replication.branch import Branch
 from lepton_p2p.replication.notes import MAX_RANGES, Note, NoteFlag
 from lepton_p2p.replication.ranges import Range, join, overlap, size_of, split
-from lepton_p2p.replication.trail import MOST, Gain, Mark, common, fork, gather, link, remember
+from lepton_p2p.replication.trail import MOST, Gain, Mark, common, gather, link, remember
 
 MAX_TRIES = 2
 """A place whose numbers were refused this often is skipped: a bad sample must not come back for ever."""
@@ -185,27 +185,6 @@ class Cursor:
 
     def _next_pass(self) -> Cursor:
         return replace(self, pass_number=self.pass_number + 1, position=0, returned=(), used=0, skipped=0)
-
-    def branch(self, here: Cursor) -> Branch | None:
-        """What a peer that held this state can bring to those that hold ``here``: None if there is nothing in it that
-        they have not, or they have nothing in common.
-        """
-        root = self._parting(here)
-        if root is None or not self.share(here):
-            return None
-        # The state before this one, too: whoever missed the last round has nothing to bring once this is in.
-        known = {mark.chain for mark in here.states}
-        since = tuple(mark for mark in self.states[:-1] if mark.chain not in known)
-        position, returned = self.position, self.returned
-        return Branch(root.chain, self.mark, since, self.pass_number, position, returned, self.skipped, self.gains)
-
-    def _parting(self, here: Cursor) -> Mark | None:
-        return fork(here.states, self.states, here.gains, self.gains)
-
-    def share(self, here: Cursor) -> float:
-        """The weight (0 to 1) of this state in the mean with ``here``; 0 if they have nothing in common."""
-        root = self._parting(here)
-        return share(here.mark, self.mark, common(root, here.gains, self.gains)) if root is not None else 0.0
 
     # -- branches ------------------------------------------------------------------------------------------
 

@@ -113,16 +113,7 @@ class Lockstep:
         branch = None
         if self.established and self._replica.cursor.bearer is not None:
             claim, weight, branch = (), 0.0, self._bear(load)
-        note = self._footing.note(
-            claim,
-            loss_sum,
-            seen=self._seen,
-            seed=self._replica.seed,
-            work=self._replica.cursor.work,
-            waited=self._vigil.waited(time.monotonic()),
-            carries=load.branch.end.chain if load else 0 if self.established else self._branches.chain,
-            branch=branch,
-        )
+        note = self._note(claim, loss_sum, load, branch)
         try:
             result = self._collective.all_reduce(
                 self._replica.tensors,
@@ -148,6 +139,20 @@ class Lockstep:
             return None
         self._take(result)
         return result
+
+    def _note(
+        self, claim: Sequence[Range], loss_sum: float, load: Load[Snapshot] | None, branch: Branch | None
+    ) -> Note:
+        return self._footing.note(
+            claim,
+            loss_sum,
+            seen=self._seen,
+            seed=self._replica.seed,
+            work=self._replica.cursor.work,
+            waited=self._vigil.waited(time.monotonic()),
+            carries=load.branch.end.chain if load else 0 if self.established else self._branches.chain,
+            branch=branch,
+        )
 
     def _bear(self, load: Load[Snapshot] | None) -> Branch | None:
         """If this peer is to: put the way to the mean of both sides into the tensors; what it tells of that."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lepton_p2p.identity import PeerId
 from lepton_p2p.replication.branch import MOST_BYTES, Branch, share
-from lepton_p2p.replication.branches import Branches
+from lepton_p2p.replication.branches import Branches, branch_of
 from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.replication.notes import Note, NoteFlag
 from lepton_p2p.replication.ranges import Range, overlap, size_of
@@ -58,15 +58,15 @@ class Side:
         assert self.cursor.bearer in other.members
         assert self.cursor.plan() == {}, "nobody else has a share in that round"
         bearer = self.cursor.bearer
-        branch = branch_of(carried, self.cursor)
+        branch = travelled(carried, self.cursor)
         notes |= {bearer: Note(NoteFlag.READY, carries=carried.chain, branch=branch).encode()}
         self.cursor = self.cursor.advance(members=self.members, contributors=[bearer], notes=notes)
         assert self.cursor.bearer is None
         self.used += other.used
 
 
-def branch_of(carried: Cursor, here: Cursor) -> Branch:
-    branch = carried.branch(here)
+def travelled(carried: Cursor, here: Cursor) -> Branch:
+    branch = branch_of(carried, here)
     assert branch is not None
     return Branch.decode(branch.encode())
 
@@ -99,7 +99,7 @@ def test_no_sample_is_lost_and_every_second_use_is_counted(
     other.train(right)
     other.used -= common
     own = one.cursor
-    assert (other.cursor.branch(own) is None) == (not other.used), "who did nothing has nothing to bring"
+    assert (branch_of(other.cursor, own) is None) == (not other.used), "who did nothing has nothing to bring"
     if not other.used:
         return
     one.take(other)
@@ -145,8 +145,8 @@ def test_who_was_only_left_behind_has_nothing_to_bring() -> None:
     whole.train(7)
     rest = whole.split_off(PEERS[:3])
     rest.train(30)
-    assert whole.cursor.branch(rest.cursor) is None
-    assert rest.cursor.branch(rest.cursor) is None
+    assert branch_of(whole.cursor, rest.cursor) is None
+    assert branch_of(rest.cursor, rest.cursor) is None
 
 
 def test_swarms_that_began_apart_have_the_start_in_common_if_it_is_the_same() -> None:
@@ -208,7 +208,7 @@ def test_a_branch_that_was_brought_is_not_brought_again_and_its_rest_is() -> Non
     other.members = PEERS[3:4]
     other.train(6)
     one.take(early)
-    assert early.cursor.branch(one.cursor) is None
+    assert branch_of(early.cursor, one.cursor) is None
     before = one.cursor.samples
     one.take(other)
     assert one.cursor.samples == before + 6 * 5
@@ -223,7 +223,7 @@ def test_who_missed_the_last_round_of_a_branch_has_nothing_to_bring_once_that_is
     behind = other.split_off(PEERS[3:4])
     other.train(1)
     one.take(other)
-    assert behind.cursor.branch(one.cursor) is None
+    assert branch_of(behind.cursor, one.cursor) is None
 
 
 def test_a_bearer_that_dies_is_followed_by_the_next_and_nothing_is_counted() -> None:
