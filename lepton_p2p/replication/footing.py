@@ -126,13 +126,14 @@ class Footing:
         self._catching = self._catching or deed is Deed.FETCH
         self._fresh = False
         hopeless = {peer for peer, note in notes.items() if note and note.failures >= PATIENCE}
-        carried = any(note is not None and note.carries for note in notes.values())
-        self.all_ready = set(result.members) <= hopeless.union(ready, founders) and not carried
+        carrying = {peer for peer, note in notes.items() if note and note.carries}
+        # Who has something to bring in is waited for, too.
+        self.all_ready = set(result.members) <= hopeless.union(ready, founders) and carrying <= hopeless
         begins = max(note.work for peer, note in notes.items() if note and peer in founders) if founders else None
         if deed is not Deed.APPLY:
             waited = max((note.waited for note in notes.values() if note), default=0)
             begins = 0 if deed is Deed.LOST else begins
-            return Turn(deed, founders, waited=waited, begins=begins, carried=carried)
+            return Turn(deed, founders, waited=waited, begins=begins, carried=bool(carrying))
         asked = {peer for peer, note in notes.items() if note and NoteFlag.WANTS_STATE in note.flags}
         wanting = set() if founders else (asked | set(result.newcomers)) - set(ready)
         return Turn(deed, founders, (*ready, *sorted(wanting)), frozenset(wanting), begins=begins)

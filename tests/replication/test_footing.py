@@ -169,3 +169,36 @@ def test_all_members_learn_from_the_founding_round_how_much_work_their_state_beg
 def test_a_lost_state_begins_with_nothing_and_other_rounds_change_nothing() -> None:
     assert turn([WANTS, WANTS, WANTS])[1].begins == 0
     assert turn([WANTS, READY, READY])[1].begins is None
+
+
+def test_nobody_is_done_while_somebody_has_something_to_bring_in_unless_it_cannot_get_the_state() -> None:
+    established, _ = turn([NoteFlag.WANTS_STATE | NoteFlag.FRESH], round=1)
+    established.established = True
+    ready = Note(NoteFlag.READY)
+    for other, done in (
+        (ready, True),
+        (Note(NoteFlag.READY, carries=7), False),
+        (Note(NoteFlag.WANTS_STATE, failures=3, carries=7), True),
+        (Note(NoteFlag.WANTS_STATE, failures=2, carries=7), False),
+    ):
+        established.take(result([ready, other]), PEERS[0])
+        assert established.all_ready == done
+
+
+def rescuer(work: int, seed: int, waited: int = 30) -> Note:
+    return Note(NoteFlag.WANTS_STATE | NoteFlag.RESCUES, work=work, seed=seed, waited=waited)
+
+
+def test_if_all_have_waited_in_vain_the_training_goes_on_from_the_heaviest_state_that_is_carried() -> None:
+    bare = Note(NoteFlag.WANTS_STATE, waited=30)
+    assert set(founders_of(result([bare, rescuer(5, 1), rescuer(9, 2)]))) == {PEERS[2]}
+    assert set(founders_of(result([rescuer(9, 2), bare, rescuer(9, 2)]))) == {PEERS[0], PEERS[2]}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Note(NoteFlag.READY), Note(waited=30), Note(NoteFlag.WANTS_STATE), None],
+    ids=["ready", "busy", "new", "junk"],
+)
+def test_nobody_rescues_while_somebody_may_hold_the_state_or_has_not_waited(other: Note | None) -> None:
+    assert not founders_of(result([rescuer(9, 2), other, rescuer(9, 2)]))
