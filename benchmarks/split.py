@@ -71,7 +71,10 @@ def main() -> int:
         if why := impossible():
             sys.exit(f"split.py: network namespaces cannot be made here: {why}")
         live_apart()
-    return asyncio.run(_run(options))
+    try:
+        return asyncio.run(_run(options))
+    except KeyboardInterrupt:
+        return 130
 
 
 def _options() -> argparse.Namespace:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -391,7 +392,9 @@ def main() -> None:
     names = options.only or ["", *MUTANTS]
     verdicts = []
     # Every mutant in a process of its own: nothing is ever switched on again.
-    with multiprocessing.get_context("spawn").Pool(maxtasksperchild=1) as pool:
+    leave_it_to_me = (signal.SIGINT, signal.SIG_IGN)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(initializer=signal.signal, initargs=leave_it_to_me, maxtasksperchild=1) as pool:
         for verdict in pool.imap(_judge, [(name, options.seeds) for name in names]):
             verdicts.append(verdict)
             caught = "not caught" if verdict.seeds is None else f"seed {verdict.seeds - 1}: {verdict.broken[:90]}"
@@ -406,4 +409,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -9,14 +9,16 @@ from dataclasses import replace
 import pytest
 import torch
 from all_reduce_steps import IDS, OPTIMIZERS, assert_identical, at, job, start
-from fake_swarm import FakePeer, FakeSwarm
+from fake_swarm import FakeCollective, FakePeer, FakeSwarm, WatchedStore
 from torch import nn
 
+from lepton_p2p.identity import PeerId
 from lepton_p2p.models import build
 from lepton_p2p.replication import vigil
 from lepton_p2p.replication.cursor import Cursor
 from lepton_p2p.replication.notes import Note
 from lepton_p2p.rounds.result import RoundResult
+from lepton_p2p.training.plain import PlainTraining
 from lepton_p2p.training.plain_replica import PlainReplica
 
 LONG = {"passes": 8}
@@ -156,3 +158,34 @@ def both(first: Callable[[int], object], second: Callable[[int], object]) -> Cal
         second(number)
 
     return call
+
+
+@pytest.mark.parametrize("bearer", [IDS[0], IDS[5]], ids=["this peer", "another"])
+def test_a_plain_loops_gradient_waits_while_a_branch_is_brought_and_counts_after_it(bearer: PeerId) -> None:
+    swarm = FakeSwarm()
+    swarm.found(IDS[:1])
+    store = WatchedStore(swarm)
+    swarm.stores[IDS[0]] = store
+    model = nn.Linear(1, 1, bias=False)
+    collective = FakeCollective(swarm, IDS[0])
+    training = PlainTraining(
+        model,
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        collective=collective,
+        state_source=swarm,
+        store=store,
+        seen=lambda: swarm.round,
+    )
+
+    def step(gradient: float) -> None:
+        model.weight.grad = torch.full_like(model.weight, gradient)
+        assert training.step() is not None
+
+    step(1.0)
+    before = model.weight.item()
+    training.replica.cursor = replace(training.cursor, bearer=bearer)
+    step(0.25)
+    assert model.weight.item() == pytest.approx(before - 0.25)
+    brought, own = swarm.results[-2:]
+    assert brought.contributors == (), "nobody had anything to bring"
+    assert own.contributors == IDS[:1]
