@@ -91,12 +91,19 @@ class Network:
         return self.weather.travel(self.rng)
 
     def call(
-        self, source: str, target: str, arrive: Callable[[], Door], ended: Callable[[bool], Any] = lambda ok: None
+        self,
+        source: str,
+        target: str,
+        arrive: Callable[[], Door],
+        ended: Callable[[bool], Any] = lambda ok: None,
+        *,
+        failures_only: bool = False,
     ) -> None:
         """One call from ``source`` to ``target``.
 
         ``arrive()`` happens at the target: perhaps twice, perhaps although the caller will never know.  ``ended(ok)``
-        tells the caller: soon if it was refused, late if nothing comes back.
+        tells the caller: soon if it was refused, late if nothing comes back; of a success not if it wants to hear of
+        ``failures_only`` (an event less).
         """
         rng, weather, after = self.rng, self.weather, self.scheduler.after
         self.calls[source] += 1
@@ -116,11 +123,13 @@ class Network:
             after(there + 5 * self.travel(), arrive)
         if there > 4 * weather.delay:
             self.counts["delay"] += 1
-        after(there, self._answer, arrive, ended, target, source)
+        after(there, self._answer, arrive, ended, target, source, failures_only)
 
-    def _answer(self, arrive: Callable[[], Door], ended: Callable[[bool], Any], target: str, source: str) -> None:
+    def _answer(
+        self, arrive: Callable[[], Door], ended: Callable[[bool], Any], target: str, source: str, failures_only: bool
+    ) -> None:
         door = arrive()
         if door is Door.STOPPED or not self.reaches(target, source):
             self.scheduler.after(self.timeout, ended, False)
-        else:
+        elif door is Door.SHUT or not failures_only:
             self.scheduler.after(self.travel(), ended, door is Door.OPEN)

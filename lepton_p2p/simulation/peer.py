@@ -216,23 +216,27 @@ class VirtualPeer:
         call: Callable[[VirtualPeer], None],
         ended: Callable[[bool], None],
         to: PeerId | None = None,
+        *,
+        failures_only: bool = False,
     ) -> None:
         def arrive() -> Door:
             there = self._world.at(address)
             return Door.SHUT if there is None else there.visit(self, call, to)
 
-        self._world.network.call(self.info.address, address, arrive, lambda ok: self.do(lambda: ended(ok)))
+        def over(ok: bool) -> None:
+            self.do(lambda: ended(ok))
+
+        self._world.network.call(self.info.address, address, arrive, over, failures_only=failures_only)
 
     def _send_packet(self, to: str, packet: Packet) -> None:
         oracle = self._world.oracle
         oracle.incarnation(self.info.id, self.swim.incarnation)
         oracle.told(packet)
 
-        def ended(ok: bool) -> None:
-            if not ok:
-                self._membership.feed(lambda now: self.swim.send_failed(now, to, packet))
+        def failed(ok: bool) -> None:
+            self._membership.feed(lambda now: self.swim.send_failed(now, to, packet))
 
-        self._call(to, lambda peer: peer._receive_packet(packet), ended)
+        self._call(to, lambda peer: peer._receive_packet(packet), failed, failures_only=True)
 
     def _receive_packet(self, packet: Packet) -> None:
         self._membership.feed(lambda now: self.swim.receive(now, packet))

@@ -37,16 +37,16 @@ class Scheduler:
         heapq.heappush(self._heap, (self.now + max(0.0, seconds), next(self._order), entry))
         return entry
 
-    def run(self, until: float, done: Callable[[], bool] | None = None) -> bool:
-        """Let time pass up to ``until``; stops early, and returns True, once ``done()`` (asked after every step)."""
-        heap = self._heap
+    def run(self, until: float, done: Callable[[], bool] | None = None, *, every: int = 1) -> bool:
+        """Let time pass up to ``until``; stops early, and returns True, once ``done()`` (asked ``every`` few steps)."""
+        heap, pop = self._heap, heapq.heappop
         while heap and heap[0][0] <= until:
-            self.now, _, entry = heapq.heappop(heap)
+            self.now, _, entry = pop(heap)
             if entry.call is None:
                 continue
             self.steps += 1
             entry.call(*entry.args)
-            if done is not None and done():
+            if done is not None and self.steps % every == 0 and done():
                 return True
         self.now = max(self.now, until)
         return False

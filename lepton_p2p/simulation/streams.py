@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from lepton_p2p.identity import PeerInfo
 from lepton_p2p.simulation.network import Network
@@ -17,8 +16,7 @@ RETRANSMIT_MOST = 3.0
 Numbers = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A chunk on its way: where it belongs, its numbers, and the checksum that the sender made of them."""
 
     epoch: int
@@ -87,7 +85,7 @@ class Stream:
             due += RETRANSMIT
         if network.weather.flips and network.rng.random() < network.weather.flips and frame.payload:
             network.counts["flip"] += 1
-            frame = replace(frame, payload=(frame.payload[0] ^ 1 << network.rng.randrange(40), *frame.payload[1:]))
+            frame = frame._replace(payload=(frame.payload[0] ^ 1 << network.rng.randrange(40), *frame.payload[1:]))
         self._queue.append((due, frame))
         if not self._pumping:
             self._pumping = True

@@ -21,6 +21,8 @@ from lepton_p2p.simulation.weather import Weather
 
 MOST_STEPS = 3_000_000
 """Events of one run; more means that something goes round in circles."""
+_LOOK_EVERY = 64
+"""Events between two looks whether what is waited for has come about."""
 _QUIET = 3.0
 """Seconds, and two rounds, after the recovery in which whatever is left over must go away."""
 _SLOWEST = 6.0
@@ -241,9 +243,9 @@ class VirtualSwarm:
         goal: list[int] = []
 
         def recovered() -> bool:
-            return self.scheduler.steps % 64 == 0 and self._together(hosts, goal)
+            return self._together(hosts, goal)
 
-        if not self.scheduler.run(end, recovered):
+        if not self.scheduler.run(end, recovered, every=_LOOK_EVERY):
             self._blame(hosts, bound)
         self._check_steps()
 
@@ -298,12 +300,16 @@ class VirtualSwarm:
 
     def _check_leftovers(self, hosts: list[str]) -> None:
         """When all is quiet nothing is kept for anybody, nothing waits, and few messages are sent."""
-        before = sum(self.network.calls[host] for host in hosts)
-        # What is kept for a peer goes with the round after the one in which that said that it needs nothing more.
-        seconds = _QUIET + 2 * _SLOWEST * self._speed
-        self.scheduler.run(self.scheduler.now + seconds)
-        self._check_steps()
         core = [self._peers[host] for host in hosts]
+        before, began = sum(self.network.calls[host] for host in hosts), self.scheduler.now
+
+        def tidy() -> bool:
+            return self.scheduler.now >= began + _QUIET and not any(peer.leftovers(hosts) for peer in core)
+
+        # What is kept for a peer goes with the round after the one in which that said that it needs nothing more.
+        self.scheduler.run(began + _QUIET + 2 * _SLOWEST * self._speed, tidy, every=_LOOK_EVERY)
+        self._check_steps()
+        seconds = self.scheduler.now - began
         for peer in core:
             if left := peer.leftovers(hosts):
                 raise Violation("bounded", f"{peer} still keeps {left}")
