@@ -71,8 +71,10 @@ class Outbox:
         return effects
 
     def _piggyback(self, to: PeerId | None, body: Body, urgent: tuple[Rumour, ...]) -> tuple[Rumour, ...]:
-        rumours = {rumour.peer.id: rumour for rumour in urgent}
         view = self._table.get(to) if to is not None else None
+        if not urgent and not self._broadcasts and (view is None or view.status is Status.ALIVE):
+            return ()  # as nearly always
+        rumours = {rumour.peer.id: rumour for rumour in urgent}
         if view is not None and view.status in (Status.SUSPECT, Status.DEAD):
             rumours[view.peer.id] = view.fact
         if not isinstance(body, Sync):  # which says it all anyway

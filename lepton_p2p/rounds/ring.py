@@ -90,18 +90,18 @@ def encode_records(records: Sequence[bytes]) -> bytes:
 def decode_records(extra: bytes, limit: int) -> list[bytes]:
     """What :func:`encode_records` wrote; :class:`ProtocolViolation` for anything else or more than ``limit``."""
     records: list[bytes] = []
-    position = 0
-    while position < len(extra):
+    position, end = 0, len(extra)
+    while position < end:
         if len(records) == limit:
             raise ProtocolViolation(f"more than {limit} records in one chunk")
-        if position + _LENGTH.size > len(extra):
+        start = position + _LENGTH.size
+        if start > end:
             raise ProtocolViolation("records that end in the middle of a length")
         (length,) = _LENGTH.unpack_from(extra, position)
-        position += _LENGTH.size
-        if length > MAX_RECORD or position + length > len(extra):
+        position = start + length
+        if length > MAX_RECORD or position > end:
             raise ProtocolViolation(f"a record that announces {length} bytes")
-        records.append(extra[position : position + length])
-        position += length
+        records.append(extra[start:position])
     return records
 
 

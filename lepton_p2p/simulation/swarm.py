@@ -49,7 +49,8 @@ class VirtualSwarm:
         self._written: dict[str, float] = {}
         self._hosts = 0
         self._storming = True
-        count = rng.randint(plan.fewest, plan.most)
+        # Most goes wrong among few: each doubling of the size comes as often as the next.
+        count = round(plan.fewest * (plan.most / plan.fewest) ** rng.random())
         self._length = rng.choice((2, 5, 8 * count, 24))
         self._total, self._batch = rng.randint(1, 60) * 3, rng.randint(1, 8)
         self._speed = 10 ** rng.uniform(-0.8, 0.3)
