@@ -27,7 +27,19 @@ def test_without_faults_a_swarm_meets_once_and_repeats_nothing_but_for_joins() -
 
 
 def test_a_seed_tells_the_same_story_in_every_process() -> None:
-    command = [sys.executable, "-m", "lepton_p2p", "simulate", "--seed", "11", "--trace", "--storm", "15"]
+    command = [
+        sys.executable,
+        "-m",
+        "lepton_p2p",
+        "simulate",
+        "--seed",
+        "11",
+        "--trace",
+        "--peers",
+        "6..12",
+        "--storm",
+        "15",
+    ]
     stories = {
         subprocess.run(
             command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True, timeout=120
