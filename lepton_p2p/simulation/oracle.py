@@ -164,6 +164,8 @@ class Oracle:
         brought = self._states.get(self._chains.get(branch.end.chain, 0)) if branch is not None else None
         if branch is None or brought is None or result.contributors != (before.cursor.bearer,):
             raise Violation("united-exactly", f"round {result.round} brings what nobody ever held")
+        if brought.history in self._behind([before.history]):
+            raise Violation("united-exactly", f"round {result.round} brings in what was there already")
         if after.numbers != brought.numbers:
             raise Violation("united-exactly", f"round {result.round} does not lead to what was held apart")
         own, theirs = self._ledgers[before.history], self._ledgers[brought.history]
