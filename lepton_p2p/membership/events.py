@@ -56,7 +56,7 @@ class SeedSilent:
 
 @dataclass(frozen=True, slots=True)
 class SeedAnswered:
-    """The seed ``address`` answered, for the first time or after :class:`SeedSilent`."""
+    """A live member answers at the seed ``address``, for the first time or after :class:`SeedSilent`."""
 
     address: str
 

@@ -86,7 +86,14 @@ class Seeds:
             self._try(now, seed)
 
     def heard(self, now: float, sender: PeerInfo, sequence: int = 0) -> None:
-        """A packet came from ``sender``, perhaps the answer with ``sequence`` to an attempt."""
+        """A packet came from ``sender``, perhaps the answer with ``sequence`` to an attempt.
+
+        It counts once the sender is a live member: until its word is proven (where claims are signed) nobody above
+        knows of it, and whoever waits for the seeds to answer would go on as if it were not there.
+        """
+        view = self._table.get(sender.id)
+        if view is None or not view.live:
+            return
         seed = self._seeds.get(sender.address) or self._by_sequence(sequence)
         if seed is not None and (seed.attempts or seed.mood is not _Mood.ANSWERED):
             self._answered(now, seed)

@@ -130,9 +130,9 @@ class Swim:
         for rumour in self._hearing.introduction(packet):
             self._beliefs.hear(now, rumour)
         self._beliefs.met(now, sender)
-        self._seeds.heard(now, sender)
         for rumour in self._hearing.heard(sender, packet.rumours):
             self._beliefs.hear(now, rumour)
+        self._seeds.heard(now, sender)
         self._answer(now, packet)
         return self._finish(now)
 

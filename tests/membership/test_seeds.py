@@ -5,11 +5,26 @@ from __future__ import annotations
 import random
 
 import pytest
-from swim_bench import ME, Bench, alive, events, fact, sent, timers
+from keyed_claims import Register
+from swim_bench import ME, Bench, alive, events, fact, sent, signed, timers
 from swim_network import info
 
 from lepton_p2p.identity import PeerId, PeerInfo
-from lepton_p2p.membership import Effect, Gossip, Packet, SeedAnswered, SeedSilent, Status, Swim, SwimConfig, Sync
+from lepton_p2p.membership import (
+    Ack,
+    Body,
+    Effect,
+    Gossip,
+    Joined,
+    Packet,
+    Ping,
+    SeedAnswered,
+    SeedSilent,
+    Status,
+    Swim,
+    SwimConfig,
+    Sync,
+)
 
 SEED = "seed.example:7700"
 CONFIG = SwimConfig.lan()
@@ -54,6 +69,27 @@ def test_a_packet_from_the_address_is_an_answer_too() -> None:
     machine, _ = begin([info(1).address])
     after = machine.receive(0.1, Packet(info(1), Sync((), reply=True)))
     assert SeedAnswered(info(1).address) in events(after)
+
+
+@pytest.mark.parametrize("first", [Gossip(), Ping(0, ME.id), Sync((), reply=False, sequence=1)])
+def test_a_seed_has_answered_when_it_is_a_member_and_not_before(first: Body) -> None:
+    """Who founds a swarm as soon as all have answered must not overlook one whose word has yet to be proven."""
+    register = Register()
+    machine = Swim(ME, CONFIG, random.Random(3), notary=register.notary(ME.id))
+    machine.start(0.0, [info(1).address], [])
+    assert events(machine.receive(0.1, Packet(info(1), first))) == []
+    word = signed(register, alive(1))
+    proven = machine.receive(0.2, Packet(info(1), Ack(0), (word,)))
+    assert events(proven) == [Joined(info(1)), SeedAnswered(info(1).address)]
+
+
+def test_one_that_is_believed_dead_has_not_answered_before_it_has_refuted_that() -> None:
+    machine, _ = begin([info(1).address])
+    machine.receive(0.1, Packet(info(2), Gossip(), (alive(1),)))
+    machine.receive(0.2, Packet(info(2), Gossip(), (fact(1, Status.DEAD, origin=2),)))
+    assert events(machine.receive(0.3, Packet(info(1), Gossip()))) == []
+    back = machine.receive(0.4, Packet(info(1), Gossip(), (alive(1, 1),)))
+    assert events(back) == [Joined(info(1)), SeedAnswered(info(1).address)]
 
 
 def test_retries_back_off_up_to_the_maximum_and_never_end() -> None:
