@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from lepton_p2p.identity import PeerId, PeerInfo
@@ -42,6 +42,7 @@ class Host:
     paused: bool = False
     dropped: int = 0
     schema: int = 7
+    met: set[PeerId] = field(default_factory=set)
     backlog: list[Callable[[], list[Effect]]] = field(default_factory=list)
 
 
@@ -69,17 +70,23 @@ class VirtualSwarm:
         schema: int = 7,
         held: int = 0,
         majority: bool = False,
+        join: Collection[PeerId] = (),
+        introduced: bool = True,
     ) -> PeerId:
-        """A fresh process; ``held``: the work in the checkpoint on its disk."""
+        """A fresh process; ``held``: the work in the checkpoint on its disk.
+
+        ``join``: whom it was told to join.  ``introduced``: it meets all that live at once; otherwise see ``meet``.
+        """
         peer = PeerId(f"{self.rng.getrandbits(128):032x}")
         info = PeerInfo(peer, f"host-{len(self.hosts)}:1")
         seed = random.Random(self.rng.random())
         host = Host(Agreement(info, self.config, seed, job), rounds_wanted=wants_rounds, schema=schema)
         host.machine.held, host.machine.majority = held, majority
+        host.machine.unanswered = {self.hosts[other].machine.me.address for other in join}
         self.hosts[peer] = host
         self.feed(peer, lambda: host.machine.begin(self.now, found=found))
         for other in self.live():
-            if other != peer:
+            if other != peer and introduced:
                 self.introduce(peer, other)
         if wants_rounds:
             self.after(self.rng.random() * 0.01, lambda: self.hand_in(peer))
@@ -90,8 +97,22 @@ class VirtualSwarm:
             info = self.hosts[b].machine.me
             self.after(self.rng.random() * 0.02, lambda a=a, info=info: self.feed(a, self._alive(a, info)))
 
+    def meet(self, one: PeerId, two: PeerId) -> None:
+        """They exchange all that they know, as members do."""
+        for peer, told in ((one, {two} | self.hosts[two].met), (two, {one} | self.hosts[one].met)):
+            for other in sorted(told - {peer}):
+                if not self.hosts[other].crashed:
+                    self.feed(peer, self._alive(peer, self.hosts[other].machine.me))
+
     def _alive(self, peer: PeerId, info: PeerInfo) -> Callable[[], list[Effect]]:
-        return lambda: self.hosts[peer].machine.alive(self.now, info)
+        host = self.hosts[peer]
+
+        def call() -> list[Effect]:
+            host.met.add(info.id)
+            host.machine.unanswered.discard(info.address)
+            return host.machine.alive(self.now, info)
+
+        return call
 
     def crash(self, peer: PeerId, noticed_after: float = 0.5) -> None:
         """SIGKILL: its neighbours' links break at once, membership notices later."""
