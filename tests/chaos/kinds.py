@@ -56,15 +56,13 @@ class Kind:
     """about: one line for people.  needs: without it the kind is left out.
 
     kills: recovery is from the last death to the next round of those who were left in peace; else from the end of the
-    last mishap to the next round of all.  parts: somebody may be alone for long enough to go on alone.
-    rare: only once in so many turns.
+    last mishap to the next round of all.  rare: only once in so many turns.
     """
 
     about: str
     draw: Drawing
     needs: frozenset[Need] = frozenset()
     kills: bool = False
-    parts: bool = False
     rare: int = 1
 
 
@@ -79,11 +77,10 @@ def _kind(
     *,
     needs: frozenset[Need] = frozenset(),
     kills: bool = False,
-    parts: bool = False,
     rare: int = 1,
 ) -> Callable[[Drawing], Drawing]:
     def register(draw: Drawing) -> Drawing:
-        KINDS[name] = Kind(about, draw, needs, kills, parts, rare)
+        KINDS[name] = Kind(about, draw, needs, kills, rare)
         return draw
 
     return register
@@ -151,8 +148,8 @@ def _churn(draw: Draw) -> list[Mishap]:
 # -- processes and machines --------------------------------------------------------------------------
 
 
-# Those that were stopped find each other when they wake; if they are the larger part, the others yield to them.
-@_kind("stop", "SIGSTOP to some or all, later SIGCONT", parts=True)
+# Those that were stopped find each other when they wake, and go on as one side of a split.
+@_kind("stop", "SIGSTOP to some or all, later SIGCONT")
 def _stop(draw: Draw) -> list[Mishap]:
     return [Mishap("stop", draw.some(1, len(draw.machines)), lasts=draw.seconds(0.1, 15.0))]
 
@@ -176,24 +173,24 @@ def _close(draw: Draw) -> list[Mishap]:
 
 
 # Who is refused wherever it calls is as good as dead to the others, and they to it.
-@_kind("reset", "for a moment every packet of one is answered by a reset", needs=_NETWORK, parts=True)
+@_kind("reset", "for a moment every packet of one is answered by a reset", needs=_NETWORK)
 def _reset(draw: Draw) -> list[Mishap]:
     return [Mishap("reset", draw.some(1, 1), lasts=draw.seconds(0.05, 1.0))]
 
 
-@_kind("blip", "one is cut off for less than a second", needs=_NETWORK, parts=True)
+@_kind("blip", "one is cut off for less than a second", needs=_NETWORK)
 def _blip(draw: Draw) -> list[Mishap]:
     victims = draw.some(1, 1)
     return [Mishap("cut", victims, lasts=draw.seconds(0.05, 0.9), others=draw.rest(victims))]
 
 
-@_kind("isolate", "one is cut off for seconds", needs=_NETWORK, parts=True)
+@_kind("isolate", "one is cut off for seconds", needs=_NETWORK)
 def _isolate(draw: Draw) -> list[Mishap]:
     victims = draw.some(1, 1)
     return [Mishap("cut", victims, lasts=draw.seconds(2.0, 20.0), others=draw.rest(victims))]
 
 
-@_kind("one-way", "one does not hear some of the others, or is not heard by them", needs=_NETWORK, parts=True)
+@_kind("one-way", "one does not hear some of the others, or is not heard by them", needs=_NETWORK)
 def _one_way(draw: Draw) -> list[Mishap]:
     victims = draw.some(1, 1)
     rest = draw.rest(victims)
@@ -202,18 +199,18 @@ def _one_way(draw: Draw) -> list[Mishap]:
     return [Mishap(deed, victims, lasts=draw.seconds(0.2, 10.0), others=others)]
 
 
-@_kind("loss", "some lose 5 to 30 % of what they should hear", needs=_NETWORK, parts=True)
+@_kind("loss", "some lose 5 to 30 % of what they should hear", needs=_NETWORK)
 def _loss(draw: Draw) -> list[Mishap]:
     victims = draw.some(1, len(draw.machines))
     return [Mishap("loss", victims, lasts=draw.seconds(1.0, 8.0), strength=round(draw.random.uniform(0.05, 0.3), 2))]
 
 
-@_kind("rate", "one has a link of 0.2 to 8 Mbit/s", needs=_NETWORK, parts=True)
+@_kind("rate", "one has a link of 0.2 to 8 Mbit/s", needs=_NETWORK)
 def _rate(draw: Draw) -> list[Mishap]:
     return [Mishap("rate", draw.some(1, 1), lasts=draw.seconds(1.0, 8.0), strength=draw.seconds(0.2, 8.0))]
 
 
-@_kind("partitions", "the network falls in two for seconds", needs=_NETWORK, parts=True)
+@_kind("partitions", "the network falls in two for seconds", needs=_NETWORK)
 def _partitions(draw: Draw) -> list[Mishap]:
     side = draw.some(2, max(2, len(draw.machines) // 2))
     return [Mishap("cut", side, lasts=draw.seconds(2.0, 20.0), others=draw.rest(side))]

@@ -1,7 +1,8 @@
 """What all peers together say about their rounds, as it comes in: one history, equal bits, no round left out.
 
-Rounds form a tree.  A round that only the dead knew, or those that the swarm went on without, is a branch that ends;
-the trunk is what the living stand on.  Pure: lines of ``ledger.py`` go in, ``Violation`` comes out.
+Rounds form a tree.  The trunk is what the living stand on.  Other branches have been brought into it after a split, or
+only the dead knew them: what anybody holds who lives must not be thrown away.  Pure: lines of ``ledger.py`` go in,
+``Violation`` comes out.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Round:
     told: dict[str, float] = field(default_factory=dict)
     before: Round | None = None
     params: str = ""
+    holders: set[str] = field(default_factory=set)
+    """Whose replica stood at it; the others that told of it were still joining."""
     weights: list[float] | None = None
     retried: bool = False
     recovered: int = 0
@@ -98,9 +101,9 @@ class History:
     def __init__(self) -> None:
         self.trunk: list[Round] = []
         """The last rounds that are settled."""
-        self.settled = self.retried = self.recovered = self.void = self.yielded = 0
+        self.settled = self.retried = self.recovered = self.void = 0
         """Rounds of the trunk; those that took more than one attempt, and that somebody had to fetch; rounds that only
-        the dead or the dropped held; more of them in a row, made by somebody who was alone."""
+        the dead held, or in which nothing was done."""
         self.united = 0
         """Sides of a split that were brought in."""
         self.rejected = 0
@@ -151,6 +154,7 @@ class History:
         line.pop("weights", None)  # long
         if params:
             # Who only joins does not know it.
+            round.holders.add(peer)
             round.line |= {name: line[name] for name in ("step", "samples", "metrics")}
 
     def _follow(self, peer: str, round: Round) -> None:
@@ -168,11 +172,8 @@ class History:
 
     # -- what becomes of it ------------------------------------------------------------------------------
 
-    def settle(self, peers: Collection[str], *, may_part: bool) -> list[Round]:
-        """The rounds that the trunk has grown by since the last time; ``peers``: those that stand on it, all in peace.
-
-        may_part: somebody could have been alone for a while, and have made rounds of its own.
-        """
+    def settle(self, peers: Collection[str]) -> list[Round]:
+        """The rounds that the trunk has grown by since the last time; ``peers``: all that live stand on it, in peace."""
         tips = [teller.at for peer in peers if (teller := self._tellers.get(peer)) and teller.at]
         if not tips:
             return []
@@ -184,7 +185,7 @@ class History:
         new = self._above_trunk(lowest)
         for round in new:
             self._find_branch(round, new)
-        self._cut_branches({*alive, *new, *(one for round in new for one in round.brought)}, may_part)
+        self._cut_branches({*alive, *new, *(one for round in new for one in round.brought)}, peers)
         self._forget_branches(new)
         self._grow(new)
         return new
@@ -265,14 +266,16 @@ class History:
             raise Violation("no round is lost", f"nobody knows what was before {line[-1]}")
         return line[::-1]
 
-    def _cut_branches(self, alive: Collection[Round], may_part: bool) -> None:
+    def _cut_branches(self, alive: Collection[Round], peers: Collection[str]) -> None:
         dead = {round for round in self._rounds.values() if not round.on_trunk and round not in alive}
-        alone = [round for round in dead if round.before in dead]
-        if alone and not may_part:
-            last = max(alone, key=lambda round: round.number)
-            raise Violation("no round is lost", f"{len(alone)} rounds were thrown away, at last {last}")
-        self.yielded += len(alone)
-        self.void += len(dead) - len(alone)
+        lost = [round for round in dead if round.contributors and not round.holders.isdisjoint(peers)]
+        if lost:
+            last = max(lost, key=lambda round: round.number)
+            holders = sorted(last.holders.intersection(peers))
+            raise Violation(
+                "no round is lost", f"{len(lost)} rounds were thrown away, at last {last}, which {holders} held"
+            )
+        self.void += len(dead)
         self._rounds = {key: round for key, round in self._rounds.items() if round not in dead}
 
     def _grow(self, new: list[Round]) -> None:

@@ -45,9 +45,9 @@ class Oracle:
         """Since both sides of a split used them."""
         return self._counter.used_twice
 
-    def settle(self, peers: Collection[str], *, may_part: bool) -> None:
-        """``peers`` stand on the trunk, all in peace; see ``History.settle``."""
-        for round in self.history.settle(peers, may_part=may_part):
+    def settle(self, peers: Collection[str]) -> None:
+        """``peers`` are all that live, and stand on the trunk in peace; see ``History.settle``."""
+        for round in self.history.settle(peers):
             self._count(round)
 
     def go_back(self, peers: Collection[str]) -> int:
@@ -60,7 +60,7 @@ class Oracle:
         self._counter = counter.copy()
         for round in trunk[trunk.index(begin) + 1 if begin else 0 :]:
             self._count(round, copy=False)
-        self.settle(peers, may_part=True)
+        self.settle(peers)
         return self.history.reached_before - base.step
 
     def _count(self, round: Round, *, copy: bool = True) -> None:

@@ -34,7 +34,6 @@ def figures(run: Run) -> Figures:
             "fetched": history.recovered,
             "lost": tally.lost + history.rejected,
             "void": history.void,
-            "yielded": history.yielded,
             "united": history.united,
         },
         "samples": {"used": run.oracle.used, "passes": run.oracle.passes, "twice": run.oracle.used_twice},
@@ -72,8 +71,7 @@ def table(found: Figures) -> str:
         ("rounds retried; results fetched", f"{rounds['retried']}; {rounds['fetched']}"),
         ("**rounds lost**", f"**{rounds['lost']}**"),
         ("samples used; passes, each sample once", "{used}; {passes}".format(**found["samples"])),
-        ("rounds that only the dead or dropped held", rounds["void"]),
-        ("rounds of lone peers, given up", rounds["yielded"]),
+        ("rounds that only the dead held, or nothing was done in", rounds["void"]),
         (
             "sides of splits that were brought in; samples used twice",
             f"{rounds['united']}; {found['samples']['twice']}",

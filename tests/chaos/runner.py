@@ -147,7 +147,7 @@ class Run:
         if again:
             self._count_lost_steps(standing)
         else:
-            self.oracle.settle(standing, may_part=disturbance.parts)
+            self.oracle.settle(standing)
         self._record(disturbance, watch)
         self._look_for_bugs()
         await self._look_at_statuses()

@@ -34,10 +34,6 @@ class Disturbance:
         return KINDS[self.kinds[0]].kills
 
     @property
-    def parts(self) -> bool:
-        return any(KINDS[kind].parts for kind in self.kinds)
-
-    @property
     def victims(self) -> frozenset[int]:
         """Machines that something is done to; a cut is something done to one end of it only."""
         return frozenset(victim for mishap in self.mishaps for victim in mishap.victims)

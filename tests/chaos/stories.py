@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lepton_p2p.replication.branch import Branch
 from lepton_p2p.replication.notes import Note
 from lepton_p2p.replication.ranges import Range
 
@@ -20,16 +21,22 @@ def line(
     digest: int | None = None,
     params: str | None = None,
     places: Mapping[str, range] | None = None,
+    brings: tuple[str, Branch] | None = None,
     **more: Any,
 ) -> Line:
-    """What each of ``members`` says of round ``number``; all contributed, if nothing else is said."""
+    """What each of ``members`` says of round ``number``; all contributed, if nothing else is said.
+
+    ``brings``: who brings a branch in, which nobody else contributes to.
+    """
     claims = {peer: Note(claim=(Range(taken.start, taken.stop),)) for peer, taken in (places or {}).items()}
+    if brings is not None:
+        claims[brings[0]] = Note(branch=brings[1])
     step = number if step is None else step
     shared = {
         "round": number,
         "epoch": epoch,
         "members": list(members),
-        "contributors": list(members),
+        "contributors": list(members) if brings is None else [brings[0]],
         "refused": [],
         "total_weight": sum(map(len, (places or {}).values())),
         "digest": number if digest is None else digest,

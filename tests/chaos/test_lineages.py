@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from chaos.lineages import History, Violation
 from chaos.stories import Line, line
+from lepton_p2p.replication.branch import Branch
+from lepton_p2p.replication.trail import Mark
 
 A, B, C, D = PEERS = "aaaaaaaa", "bbbbbbbb", "cccccccc", "dddddddd"
 
@@ -33,20 +35,20 @@ def numbers(history: History) -> list[int]:
 def test_what_all_tell_alike_is_the_trunk() -> None:
     history = History()
     told_by(history, 1, 9, A, B, C)
-    assert [round.number for round in history.settle([A, B, C], may_part=False)] == list(range(1, 10))
+    assert [round.number for round in history.settle([A, B, C])] == list(range(1, 10))
     told_by(history, 10, 12, A, B, C)
-    assert [round.number for round in history.settle([A, B, C], may_part=False)] == [10, 11, 12]
-    assert (history.settled, history.void, history.yielded, history.reached) == (12, 0, 0, 12)
+    assert [round.number for round in history.settle([A, B, C])] == [10, 11, 12]
+    assert (history.settled, history.void, history.reached) == (12, 0, 12)
 
 
 def test_what_not_all_have_told_is_not_settled_yet() -> None:
     history = History()
     told_by(history, 1, 3, A, B)
     history.told(A, line(4, [A, B]))
-    history.settle([A, B], may_part=False)
+    history.settle([A, B])
     assert numbers(history) == [1, 2, 3]
     history.told(B, line(4, [A, B]))
-    history.settle([A, B], may_part=False)
+    history.settle([A, B])
     assert numbers(history) == [1, 2, 3, 4]
 
 
@@ -68,7 +70,7 @@ def test_a_peer_that_holds_no_state_yet_has_no_parameters_to_compare() -> None:
     told_by(history, 1, 2, A, B)
     history.told(A, line(3, [A, B]))
     history.told(B, line(3, [A, B], params=""))
-    history.settle([A, B], may_part=False)
+    history.settle([A, B])
     assert history.trunk[-1].params == "params 3"
 
 
@@ -85,7 +87,7 @@ def test_who_was_dropped_may_come_back_at_any_round() -> None:
     told_by(history, 3, 8, A, B, epoch=2)
     history.stepped(C, {"phase": "joining"})
     told_by(history, 9, 10, A, B, C, epoch=3)
-    history.settle([A, B, C], may_part=False)
+    history.settle([A, B, C])
     assert numbers(history) == list(range(1, 11))
 
 
@@ -94,27 +96,73 @@ def test_what_only_the_dead_held_is_void() -> None:
     told_by(history, 1, 4, A, B, C)
     history.told(C, line(5, [A, B, C]))  # killed then
     told_by(history, 5, 7, A, B, epoch=2)
-    history.settle([A, B], may_part=False)
+    history.settle([A, B])
     assert numbers(history) == [1, 2, 3, 4, 5, 6, 7]
     assert [round.members for round in history.trunk[4:]] == [{A, B}] * 3
-    assert (history.void, history.yielded) == (1, 0)
+    assert history.void == 1
 
 
-@pytest.mark.parametrize("may_part", [False, True])
-def test_rounds_of_one_who_was_alone_are_given_up_only_if_something_parted_them(may_part: bool) -> None:
+def parted(*, alone: int) -> History:
+    """C goes on alone for so many rounds while A and B do; then all are in the swarm of those two."""
     history = History()
     told_by(history, 1, 4, A, B, C)
-    told_by(history, 5, 8, C, epoch=2)
+    for number in range(5, 5 + alone):
+        history.told(C, line(number, [C], epoch=2, samples=number))
     told_by(history, 5, 6, A, B, epoch=2)
     history.dropped(C)
+    return history
+
+
+@pytest.mark.parametrize("alone", [1, 4])
+def test_rounds_of_one_who_lives_are_not_thrown_away(alone: int) -> None:
+    history = parted(alone=alone)
     told_by(history, 7, 8, A, B, C, epoch=3)
-    if not may_part:
-        with pytest.raises(Violation, match="3 rounds were thrown away"):
-            history.settle([A, B, C], may_part=False)
-        return
-    history.settle([A, B, C], may_part=True)
+    with pytest.raises(Violation, match=f"no round is lost: {alone} rounds were thrown away, at last round {4 + alone} "):
+        history.settle([A, B, C])
+
+
+@pytest.mark.parametrize("alone", [1, 4])
+def test_what_it_did_alone_may_die_with_it(alone: int) -> None:
+    history = parted(alone=alone)
+    told_by(history, 7, 8, A, B, D, epoch=3)  # D is the process that has come in the place of C
+    history.settle([A, B, D])
     assert numbers(history) == list(range(1, 9))
-    assert (history.void, history.yielded) == (1, 3)
+    assert history.void == alone
+
+
+@pytest.mark.parametrize("alone", [1, 4])
+def test_they_are_part_of_the_trunk_in_the_round_that_brings_them_in(alone: int) -> None:
+    history = parted(alone=alone)
+    told_by(history, 7, 7, A, B, C, epoch=3)
+    end = Mark(chain=1, samples=4 + alone, skips=0, work=0)
+    tell(history, [line(8, [A, B, C], epoch=3, brings=(C, Branch(2, end, (), 0, 0, (), 0, ())))], A, B, C)
+    history.settle([A, B, C])
+    assert numbers(history) == list(range(1, 9))
+    assert [round.number for round in history.trunk[-1].brought] == list(range(5, 5 + alone))
+    assert (history.united, history.void) == (1, 0)
+
+
+def test_half_of_what_was_done_apart_is_not_enough() -> None:
+    history = parted(alone=4)
+    told_by(history, 7, 7, A, B, C, epoch=3)
+    end = Mark(chain=1, samples=6, skips=0, work=0)
+    tell(history, [line(8, [A, B, C], epoch=3, brings=(C, Branch(2, end, (), 0, 0, (), 0, ())))], A, B, C)
+    with pytest.raises(Violation, match="no round is lost: 2 rounds were thrown away"):
+        history.settle([A, B, C])
+
+
+@pytest.mark.parametrize("nothing", [{"params": ""}, {"contributors": []}], ids=["only joined", "nothing done"])
+def test_what_a_peer_that_lives_only_heard_of_is_not_thrown_away(nothing: dict[str, object]) -> None:
+    history = History()
+    told_by(history, 1, 4, A, B, C)
+    heard = line(5, [C], epoch=2, params=nothing.get("params"))
+    heard["shared"] |= {key: value for key, value in nothing.items() if key != "params"}
+    history.told(C, heard)
+    history.dropped(C)
+    told_by(history, 5, 6, A, B, epoch=2)
+    told_by(history, 7, 7, A, B, C, epoch=3)
+    history.settle([A, B, C])
+    assert history.void == 1
 
 
 def test_two_lineages_at_rest_are_noticed() -> None:
@@ -123,7 +171,7 @@ def test_two_lineages_at_rest_are_noticed() -> None:
     told_by(history, 5, 6, A, B, epoch=2)
     told_by(history, 5, 7, C, D, epoch=2)
     with pytest.raises(Violation, match="one lineage"):
-        history.settle(PEERS, may_part=True)
+        history.settle(PEERS)
 
 
 def test_two_ways_to_one_round_are_noticed() -> None:
@@ -139,20 +187,20 @@ def test_two_ways_to_one_round_are_noticed() -> None:
 def test_a_trunk_that_nobody_leads_on_from_is_noticed() -> None:
     history = History()
     told_by(history, 1, 4, A, B)
-    history.settle([A, B], may_part=False)
+    history.settle([A, B])
     told_by(history, 9, 12, C, D)
     with pytest.raises(Violation, match="nobody knows what was before round 9"):
-        history.settle([C, D], may_part=False)
+        history.settle([C, D])
 
 
 def test_who_had_only_joined_goes_on_when_all_others_die_at_once() -> None:
     history = History()
     told_by(history, 1, 4, A, B)
-    history.settle([A, B], may_part=False)
+    history.settle([A, B])
     history.told(A, line(5, [A, B, C], epoch=2))
     tell(history, [line(6, [A, B, C], epoch=2)], C)  # its first; A and B were killed before they could tell
     tell(history, [line(7, [C], epoch=3)], C)
-    history.settle([C], may_part=False)
+    history.settle([C])
     assert numbers(history) == [1, 2, 3, 4, 5, 6, 7]
 
 
@@ -162,7 +210,7 @@ def test_who_had_only_joined_goes_on_when_all_others_die_at_once() -> None:
 def all_died(last: int) -> History:
     history = History()
     told_by(history, 1, last, A, B)
-    history.settle([A, B], may_part=False)
+    history.settle([A, B])
     history.died()
     return history
 
@@ -171,7 +219,7 @@ def all_died(last: int) -> History:
 def test_after_the_death_of_all_the_trunk_goes_on_from_the_checkpoint(untold: int) -> None:
     history = History()
     told_by(history, 1, 20 - untold, A, B)
-    history.settle([A, B], may_part=False)
+    history.settle([A, B])
     told_by(history, 21 - untold, 20, A, B)
     history.died()
     assert history.reached_before == 20
@@ -179,7 +227,7 @@ def test_after_the_death_of_all_the_trunk_goes_on_from_the_checkpoint(untold: in
     founding[0]["shared"]["contributors"] = []
     tell(history, [*founding, *(line(number, [C, D], step=18 + number) for number in (2, 3))], C, D)
     assert history.go_back([C, D]).number == 19
-    history.settle([C, D], may_part=True)
+    history.settle([C, D])
     assert [round.step for round in history.trunk[-4:]] == [19, 19, 20, 21]
     assert numbers(history)[-4:] == [19, 1, 2, 3]
 
@@ -244,7 +292,7 @@ def hear_out(told: Sequence[tuple[str, Line]], living: Sequence[str]) -> History
     history = History()
     for peer, one in told:
         history.told(peer, one)
-    history.settle(living, may_part=False)
+    history.settle(living)
     return history
 
 
@@ -255,7 +303,6 @@ def test_the_order_in_which_peers_tell_makes_no_difference(
     rounds, lines, living = story
     history = hear_out(in_some_order(lines, choose), living)
     assert numbers(history) == list(range(1, rounds + 1))
-    assert history.yielded == 0
 
 
 @given(true_histories(), st.data())

@@ -42,7 +42,7 @@ def tell(oracle: Oracle, *lines: Line) -> None:
 
 def test_passes_with_every_sample_once_are_counted() -> None:
     oracle = oracle_of(*steps(1, 8))
-    oracle.settle([A, B], may_part=False)
+    oracle.settle([A, B])
     assert (oracle.passes, oracle.used) == (2, 8 * 2 * BATCH)
 
 
@@ -50,7 +50,7 @@ def test_a_sample_that_is_used_twice_is_noticed() -> None:
     again = line(3, [A, B], places=places(2))
     oracle = oracle_of(*steps(1, 2), again)
     with pytest.raises(Violation, match=r"none counted twice: places \[4, 5, 6, 7\] of pass 0"):
-        oracle.settle([A, B], may_part=False)
+        oracle.settle([A, B])
 
 
 def test_a_sample_that_is_never_used_is_noticed_in_the_next_pass() -> None:
@@ -58,14 +58,14 @@ def test_a_sample_that_is_never_used_is_noticed_in_the_next_pass() -> None:
     lines = [line(1, [A, B], places=places(1)), line(2, [A, B], places=places(3)), line(3, [A, B], places=places(1))]
     oracle = oracle_of(*lines)
     with pytest.raises(Violation, match="none counted twice"):
-        oracle.settle([A, B], may_part=False)
+        oracle.settle([A, B])
 
 
 @pytest.mark.parametrize("back_to", [2, EVERY - 1, EVERY, EVERY + 7, 2 * EVERY + 3])
 def test_after_the_death_of_all_counting_goes_on_where_the_checkpoint_was(back_to: int) -> None:
     last = 2 * EVERY + 5
     oracle = oracle_of(*steps(1, last))
-    oracle.settle([A, B], may_part=False)
+    oracle.settle([A, B])
     oracle.history.died()
     founding = line(1, [A, B], step=back_to)
     founding["shared"]["contributors"] = []
@@ -77,7 +77,7 @@ def test_after_the_death_of_all_counting_goes_on_where_the_checkpoint_was(back_t
 
 def test_samples_that_a_checkpoint_had_already_used_are_not_used_again() -> None:
     oracle = oracle_of(*steps(1, 8))
-    oracle.settle([A, B], may_part=False)
+    oracle.settle([A, B])
     oracle.history.died()
     founding = line(1, [A, B], step=5)
     founding["shared"]["contributors"] = []
