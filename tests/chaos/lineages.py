@@ -72,9 +72,18 @@ class Round:
         return int(self.line["samples"])
 
     @property
+    def carries(self) -> bool:
+        """Whether any member has something that it has yet to bring in."""
+        return any(note.carries for note in self._notes.values())
+
+    @property
+    def _notes(self) -> dict[str, Note]:
+        return {peer: Note.decode(bytes.fromhex(note)) for peer, note in self.line["shared"]["notes"].items()}
+
+    @property
     def branch(self) -> tuple[str, Branch] | None:
         """Who brought something in (eight digits), and what."""
-        notes = {peer: Note.decode(bytes.fromhex(note)) for peer, note in self.line["shared"]["notes"].items()}
+        notes = self._notes
         found = [(peer[:8], notes[peer].branch) for peer in self.line["shared"]["contributors"]]
         return next(((peer, branch) for peer, branch in found if branch is not None), None)
 
@@ -173,7 +182,7 @@ class History:
     # -- what becomes of it ------------------------------------------------------------------------------
 
     def settle(self, peers: Collection[str]) -> list[Round]:
-        """The rounds that the trunk has grown by since the last time; ``peers``: all that live stand on it, in peace."""
+        """The rounds that the trunk has grown by since the last time; ``peers``: all that live, standing on it."""
         tips = [teller.at for peer in peers if (teller := self._tellers.get(peer)) and teller.at]
         if not tips:
             return []

@@ -178,7 +178,7 @@ class Run:
             raise Violation("the swarm goes on", str(error)) from None
 
     async def _all_good(self, since: float) -> Watch:
-        watch = self._watches.add(since, _peers(self.machines.all))
+        watch = self._watches.add(since, _peers(self.machines.all), whole=True)
         await self._good(watch, "all contribute to one round")
         self._watches.forget()
         return watch

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lepton_p2p.replication.branch import Branch
@@ -22,13 +23,15 @@ def line(
     params: str | None = None,
     places: Mapping[str, range] | None = None,
     brings: tuple[str, Branch] | None = None,
+    carries: Collection[str] = (),
     **more: Any,
 ) -> Line:
     """What each of ``members`` says of round ``number``; all contributed, if nothing else is said.
 
-    ``brings``: who brings a branch in, which nobody else contributes to.
+    ``brings``: who brings a branch in, which nobody else contributes to.  ``carries``: who has yet to.
     """
     claims = {peer: Note(claim=(Range(taken.start, taken.stop),)) for peer, taken in (places or {}).items()}
+    claims |= {peer: replace(claims.get(peer, Note()), carries=1) for peer in carries}
     if brings is not None:
         claims[brings[0]] = Note(branch=brings[1])
     step = number if step is None else step

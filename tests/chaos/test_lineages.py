@@ -117,7 +117,9 @@ def parted(*, alone: int) -> History:
 def test_rounds_of_one_who_lives_are_not_thrown_away(alone: int) -> None:
     history = parted(alone=alone)
     told_by(history, 7, 8, A, B, C, epoch=3)
-    with pytest.raises(Violation, match=f"no round is lost: {alone} rounds were thrown away, at last round {4 + alone} "):
+    with pytest.raises(
+        Violation, match=f"no round is lost: {alone} rounds were thrown away, at last round {4 + alone} "
+    ):
         history.settle([A, B, C])
 
 

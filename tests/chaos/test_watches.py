@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from chaos.lineages import History
 from chaos.stories import line
 from chaos.watches import Watches
@@ -48,6 +50,17 @@ def test_a_round_without_the_numbers_of_one_of_them_is_not_good() -> None:
     for peer in NAMES:
         history.told(peer, dict(joins))
     assert watch.done is None
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_while_somebody_has_something_to_bring_in_the_swarm_is_not_whole(whole: bool) -> None:
+    watches = Watches()
+    watch = watches.add(0.0, NAMES, whole=whole)
+    history = history_with(watches)
+    for number, carries in ((1, [B]), (2, [])):
+        for peer in NAMES:
+            history.told(peer, line(number, [A, B], at=float(number), carries=carries))
+    assert watch.done == (2.0 if whole else 1.0)
 
 
 def test_a_round_with_the_dead_in_it_does_not_show_that_the_others_go_on() -> None:

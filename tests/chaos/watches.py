@@ -12,12 +12,13 @@ from chaos.lineages import Round
 class Watch:
     """Is ``done`` when ``peers`` have all told of one round after ``since`` to which all of them contributed.
 
-    peers: names and ids.  gone: ids that must not be among its members.
+    peers: names and ids.  gone: ids that must not be among its members.  whole: nobody has anything left to bring in.
     """
 
     since: float
     peers: dict[str, str]
     gone: frozenset[str] = field(default_factory=frozenset)
+    whole: bool = False
     done: float | None = None
     """When the last of them told it."""
 
@@ -26,7 +27,11 @@ class Watch:
         if self.done is not None or not round.contributors >= set(self.peers.values()):
             return
         times = [round.told.get(peer, 0.0) for peer in self.peers]
-        if min(times, default=0.0) > self.since and not round.members & self.gone:
+        if (
+            min(times, default=0.0) > self.since
+            and not round.members & self.gone
+            and not (self.whole and round.carries)
+        ):
             self.done = max(times)
 
     @property
@@ -42,8 +47,8 @@ class Watches:
     def __init__(self) -> None:
         self._open: list[Watch] = []
 
-    def add(self, since: float, peers: dict[str, str], gone: Collection[str] = ()) -> Watch:
-        watch = Watch(since, peers, frozenset(gone))
+    def add(self, since: float, peers: dict[str, str], gone: Collection[str] = (), *, whole: bool = False) -> Watch:
+        watch = Watch(since, peers, frozenset(gone), whole)
         self._open.append(watch)
         return watch
 
