@@ -1,8 +1,8 @@
 """Machines of their own, as far as a network can tell: Linux network namespaces joined by a bridge.
 
-Nothing of it has a name outside, and nothing has to be removed: whoever makes a ``Network`` lives in network and mount
-namespaces of its own (see :func:`live_apart`), and a ``Place`` is a descriptor.  The kernel takes all of it away,
-interfaces, rules and mounts included, when the last process in it has ended, however it ended.
+Nothing of it has a name outside, and nothing has to be removed: a ``Place`` is a descriptor, and so is the bridge, or
+else whoever makes a ``Network`` lives in network and mount namespaces of its own (see :func:`live_apart`).  The kernel
+takes all of it away, interfaces, rules and mounts included, when the last process in it has ended, however it ended.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
+Value = TypeVar("Value")
 _CLONE_NEWNET = 0x40000000
 _OWN = "/proc/thread-self/ns/net"
 _APART = "LEPTON_TESTS_APART"
@@ -30,7 +33,7 @@ class ToolFailed(Exception):
 
 
 def enter(path: str) -> None:
-    """Move this thread, which must be the only one, to the network namespace at ``path`` (setns(2))."""
+    """Move this thread to the network namespace at ``path`` (setns(2)); threads that it starts will be there, too."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         _set(descriptor)
@@ -85,7 +88,20 @@ class Place:
         self.host = host
         self._descriptor = descriptor
         self.path = f"/proc/{os.getpid()}/fd/{descriptor}"
-        """For :func:`enter`, in children of this process."""
+        """For :func:`enter`, in any process of this machine."""
+
+    def inside(self, do: Callable[[], Value]) -> Value:
+        """``do()`` on a thread in this place; sockets made there stay there."""
+        results: list[Value] = []
+
+        def run() -> None:
+            _set(self._descriptor)
+            results.append(do())
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        return results[0]
 
     async def run(self, *argv: str) -> str:
         """Run a program in it."""
@@ -108,28 +124,37 @@ class Place:
 
 
 class Network:
-    """Places on one bridge, which is in the namespace of this process; only for one that lives :func:`apart`."""
+    """Places on one bridge, which see each other.
 
-    def __init__(self, prefix: str = "10.77.0") -> None:
+    here: the bridge is in the namespace of this process, which sees all of them, and must live :func:`apart`; else
+    nobody sees them.
+    """
+
+    def __init__(self, prefix: str = "10.77.0", *, here: bool = True) -> None:
         self._prefix = prefix
+        self._middle = None if here else _new_namespace()
         self.places: list[Place] = []
 
     async def build(self, count: int) -> None:
-        await command("ip", "link", "set", "lo", "up")
-        await command("ip", "link", "add", BRIDGE, "type", "bridge")
-        await command("ip", "address", "add", f"{self._prefix}.254/24", "dev", BRIDGE)
-        await command("ip", "link", "set", BRIDGE, "up")
+        await self._ip("link", "set", "lo", "up")
+        await self._ip("link", "add", BRIDGE, "type", "bridge")
+        await self._ip("address", "add", f"{self._prefix}.254/24", "dev", BRIDGE)
+        await self._ip("link", "set", BRIDGE, "up")
         for number in range(1, count + 1):
             self.places.append(await self._place(number))
+
+    async def _ip(self, *argv: str) -> None:
+        """Where the bridge is."""
+        await command("ip", *argv, network=self._middle)
 
     async def _place(self, number: int) -> Place:
         descriptor = _new_namespace()
         place = Place(descriptor, f"{self._prefix}.{number}")
         outside = f"port{number}"
-        await command("ip", "link", "add", outside, "type", "veth", "peer", "name", f"inside{number}")
-        await command("ip", "link", "set", outside, "master", BRIDGE, "up")
+        await self._ip("link", "add", outside, "type", "veth", "peer", "name", f"inside{number}")
+        await self._ip("link", "set", outside, "master", BRIDGE, "up")
         # By the path of a process that stays: ip opens it itself.
-        await command("ip", "link", "set", f"inside{number}", "name", "eth0", "netns", place.path)
+        await self._ip("link", "set", f"inside{number}", "name", "eth0", "netns", place.path)
         await place.run("ip", "link", "set", "lo", "up")
         await place.run("ip", "address", "add", f"{place.host}/24", "dev", "eth0")
         await place.run("ip", "link", "set", "eth0", "up")
@@ -138,6 +163,8 @@ class Network:
     def close(self) -> None:
         for place in self.places:
             place.close()
+        if self._middle is not None:
+            os.close(self._middle)
 
 
 def _new_namespace() -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from network_namespaces import impossible
+from network_namespaces import Network, impossible
 
 pytestmark = pytest.mark.skipif(bool(why := impossible()), reason=f"no network namespaces: {why}")
 TRIAL = Path(__file__).with_name("network_trial.py")
@@ -35,3 +37,15 @@ def test_what_is_done_to_a_network_has_its_effect_and_is_undone() -> None:
         "outside": "connected",
     }
     assert interfaces() == before, "something was left behind"
+
+
+async def test_a_network_with_its_bridge_elsewhere_shows_nothing_here() -> None:
+    before = interfaces()
+    with closing(Network(here=False)) as network:
+        await network.build(2)
+        one, two = network.places
+        assert interfaces() == before
+        with one.inside(lambda: socket.create_server((one.host, 0))) as server:
+            address = server.getsockname()
+            with two.inside(lambda: socket.create_connection(address, timeout=20)), server.accept()[0] as call:
+                assert call.getpeername()[0] == two.host

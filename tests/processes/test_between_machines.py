@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import namespaces
 import pytest
-from namespaces import Machine
+from network_namespaces import Network, Place, impossible
 from process_swarm import Nursery, ProcessSwarm, Worker
 
 from lepton_p2p.credentials.certificates import make_invite
@@ -18,18 +17,21 @@ from lepton_p2p.credentials.folder import KeysFolder
 from lepton_p2p.credentials.tokens import write_token
 from lepton_p2p.transport.links.handshake import PREAMBLE, SEALED_PREAMBLE
 
-pytestmark = pytest.mark.skipif(bool(why := namespaces.impossible()), reason=why or "they can be made")
+pytestmark = pytest.mark.skipif(bool(why := impossible()), reason=f"no network namespaces: {why}")
 
 SIZES = [100_000, 3]
+ALL_PROTOCOLS = 0x0003
+SO_RCVBUFFORCE = 33
 
 
 @pytest.fixture(scope="module")
-def three() -> Iterator[list[Machine]]:
-    with namespaces.machines(3) as found:
-        yield found
+async def three() -> AsyncIterator[list[Place]]:
+    with contextlib.closing(Network("10.83.7", here=False)) as network:
+        await network.build(3)
+        yield network.places
 
 
-def at(machine: Machine) -> dict[str, object]:
+def at(machine: Place) -> dict[str, object]:
     """Where a peer on ``machine`` runs and listens."""
     return {"namespace": machine.path, "listen": f"{machine.host}:0"}
 
@@ -40,6 +42,19 @@ async def refused(nursery: Nursery, error: str, words: str, **options: object) -
     reply = await worker.call("start", **options)
     assert reply.get("error") == error, reply
     assert words in reply["message"]
+
+
+def tap(machine: Place) -> socket.socket:
+    """A socket that receives everything that passes its eth0 from now on, both ways."""
+
+    def listen() -> socket.socket:
+        tapping = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL_PROTOCOLS))
+        tapping.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+        tapping.bind(("eth0", 0))
+        tapping.setblocking(False)
+        return tapping
+
+    return machine.inside(listen)
 
 
 def drained(tapping: socket.socket) -> bytes:
@@ -58,16 +73,16 @@ def looks_like_numbers(heard: bytes) -> bool:
 
 
 async def test_without_credentials_an_address_that_others_reach_is_refused(
-    nursery: Nursery, three: list[Machine]
+    nursery: Nursery, three: list[Place]
 ) -> None:
     await refused(nursery, "InsecureRefused", "keys init", **at(three[0]))
     await refused(nursery, "InsecureRefused", "keys init", namespace=three[0].path, listen="0.0.0.0:0")
 
 
 async def test_insecure_says_that_they_may_and_then_everything_is_to_be_read(
-    nursery: Nursery, three: list[Machine]
+    nursery: Nursery, three: list[Place]
 ) -> None:
-    with three[0].tap() as tapping:
+    with tap(three[0]) as tapping:
         async with ProcessSwarm(nursery, SIZES, insecure=True) as swarm:
             for machine in three[:2]:
                 await swarm.grow(len(swarm.workers) + 1, **at(machine))
@@ -78,7 +93,7 @@ async def test_insecure_says_that_they_may_and_then_everything_is_to_be_read(
 
 
 @contextlib.asynccontextmanager
-async def secured(nursery: Nursery, three: list[Machine], folder: Path) -> AsyncIterator[ProcessSwarm]:
+async def secured(nursery: Nursery, three: list[Place], folder: Path) -> AsyncIterator[ProcessSwarm]:
     """The first machine made the swarm, the second has joined with a token."""
     keys = KeysFolder(folder)
     keys.init("lepton", "first")
@@ -90,9 +105,9 @@ async def secured(nursery: Nursery, three: list[Machine], folder: Path) -> Async
 
 
 async def test_with_credentials_two_machines_train_and_nothing_is_to_be_read(
-    nursery: Nursery, three: list[Machine], tmp_path: Path
+    nursery: Nursery, three: list[Place], tmp_path: Path
 ) -> None:
-    with three[1].tap() as tapping:
+    with tap(three[1]) as tapping:
         async with secured(nursery, three, tmp_path / "keys") as swarm:
             for _ in range(3):
                 await swarm.round()
@@ -103,7 +118,7 @@ async def test_with_credentials_two_machines_train_and_nothing_is_to_be_read(
 
 
 async def test_the_third_machine_has_no_token_and_gets_nothing(
-    nursery: Nursery, three: list[Machine], tmp_path: Path
+    nursery: Nursery, three: list[Place], tmp_path: Path
 ) -> None:
     async with secured(nursery, three, tmp_path / "keys") as swarm:
         first = swarm.workers[0]
@@ -121,7 +136,7 @@ async def test_the_third_machine_has_no_token_and_gets_nothing(
             assert (await swarm.call(worker, "members"))["members"] == sorted(w.peer for w in swarm.workers)
 
 
-def knock(machine: Machine, worker: Worker, port: int, greeting: bytes) -> bytes:
+def knock(machine: Place, worker: Worker, port: int, greeting: bytes) -> bytes:
     """What a plain connection from ``machine`` gets in answer to ``greeting`` before it is closed."""
 
     def dial() -> bytes:

@@ -23,7 +23,7 @@ import inputs
 import psutil
 from faults import Fault, Faults
 from lies import lies_about
-from namespaces import enter
+from network_namespaces import enter
 
 from lepton_p2p.collectives import packing
 from lepton_p2p.collectives.outcome import result_digest
