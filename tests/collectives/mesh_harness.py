@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import attempts
 import torch
-from ring_harness import DEADLINE, PATIENT, epoch_of, peer
+from attempts import PATIENT, epoch_of, peer
 
 from lepton_p2p.collectives.buffers import BufferPool
 from lepton_p2p.collectives.butterfly_attempt import ButterflyAttempt
@@ -39,33 +40,7 @@ class Seat:
     paces: dict[PeerId, Patience] = field(default_factory=dict)
 
 
-@dataclass
-class Run:
-    """An attempt under way at one seat; ``end`` is an :class:`Outcome` or a :class:`Broken`."""
-
-    seat: Seat
-    attempt: ButterflyAttempt
-    packed: Packed
-    work: torch.Tensor
-    end: asyncio.Future[Outcome | Broken]
-    hops: list[int]
-    tensors: Sequence[torch.Tensor]
-
-    async def outcome(self) -> Outcome:
-        end = await asyncio.wait_for(asyncio.shield(self.end), DEADLINE)
-        assert isinstance(end, Outcome), end
-        return end
-
-    async def broken(self) -> Broken:
-        end = await asyncio.wait_for(asyncio.shield(self.end), DEADLINE)
-        assert isinstance(end, Broken), end
-        return end
-
-    def unpacked(self) -> list[torch.Tensor]:
-        """What the caller would be given."""
-        result = [torch.empty_like(tensor) for tensor in self.tensors]
-        self.packed.unpack(self.work, result)
-        return result
+Run = attempts.Run[Seat, ButterflyAttempt]
 
 
 class Mesh:

@@ -7,42 +7,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import attempts
 import torch
+from attempts import PATIENT, epoch_of, peer
 
-from lepton_p2p.collectives.attempt import Attempt, Broken, Outcome
+from lepton_p2p.collectives.attempt import Attempt
 from lepton_p2p.collectives.buffers import BufferPool
 from lepton_p2p.collectives.operations import Op
+from lepton_p2p.collectives.outcome import Broken, Outcome
 from lepton_p2p.collectives.packing import Packed
-from lepton_p2p.identity import PeerId, PeerInfo
-from lepton_p2p.rounds.epoch import Ballot, Epoch, Member
+from lepton_p2p.identity import PeerId
 from lepton_p2p.rounds.patience import Patience, PatienceConfig
 from lepton_p2p.transport.links import Arrivals, Link, LinkHub, Purpose
 
-DEADLINE = 20.0
 WAY = "memory"
 """How chunks get from one member of a :class:`Ring` to the next: through "sockets", "sealed" or not, through "memory"
 that two share, or not at all because all work on one "board"."""
 _BOARD_BYTES = 16 << 20
-PATIENT = PatienceConfig(heartbeat=0.2, floor=10.0, ceiling=10.0, connect=10.0)
-HASTY = PatienceConfig(heartbeat=0.02, floor=0.1, ceiling=0.2, connect=0.2)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what nothing announces; fails at the deadline."""
-    async with asyncio.timeout(DEADLINE):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.001)
-
-
-def peer(rank: int) -> PeerId:
-    return PeerId(f"{rank + 1:032x}")
-
-
-def epoch_of(world: int, number: int = 1) -> Epoch:
-    members = tuple(Member(PeerInfo(peer(rank), "127.0.0.1:1"), 1) for rank in range(world))
-    return Epoch(number, Ballot(number, peer(0)), members)
 
 
 @dataclass
@@ -57,27 +38,7 @@ class Seat:
     paces: dict[PeerId, Patience] = field(default_factory=dict)
 
 
-@dataclass
-class Run:
-    """An attempt under way at one seat; ``end`` is an :class:`Outcome` or a :class:`Broken`."""
-
-    seat: Seat
-    attempt: Attempt
-    packed: Packed
-    work: torch.Tensor
-    end: asyncio.Future[Outcome | Broken]
-    hops: list[int]
-    tensors: Sequence[torch.Tensor]
-
-    async def outcome(self) -> Outcome:
-        end = await asyncio.wait_for(asyncio.shield(self.end), DEADLINE)
-        assert isinstance(end, Outcome), end
-        return end
-
-    async def broken(self) -> Broken:
-        end = await asyncio.wait_for(asyncio.shield(self.end), DEADLINE)
-        assert isinstance(end, Broken)
-        return end
+Run = attempts.Run[Seat, Attempt]
 
 
 class Ring:

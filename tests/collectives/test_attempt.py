@@ -7,13 +7,16 @@ import gc
 import math
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import attempts
 import pytest
 import ring_harness
 import torch
 import uvloop
-from ring_harness import DEADLINE, HASTY, PATIENT, Ring, epoch_of, peer, until
+from attempts import DEADLINE, HASTY, PATIENT, SHAPES, epoch_of, inputs, peer, until
+from ring_harness import Ring
 
 from lepton_p2p.collectives.attempt import Attempt, result_digest
 from lepton_p2p.collectives.operations import Op
@@ -21,7 +24,7 @@ from lepton_p2p.collectives.sources import FlatSource
 from lepton_p2p.identity import short
 from lepton_p2p.rounds.patience import Patience
 from lepton_p2p.rounds.records import Record
-from lepton_p2p.transport.links.frames import Kind, checksum, encode
+from lepton_p2p.transport.links.frames import Kind, encode
 
 
 @pytest.fixture(autouse=True, params=["memory", "sockets", "board", "sealed"])
@@ -36,24 +39,6 @@ carried = pytest.mark.parametrize("way", ["memory", "sockets", "sealed"], indire
 on_a_board = pytest.mark.parametrize("way", ["board"], indirect=True)
 
 
-SHAPES: list[list[tuple[int, ...]]] = [[], [(0,)], [()], [(3,)], [(5, 7), (1000,), (2, 3, 4)], [(300_000,), (17,)]]
-
-
-def inputs(
-    world: int, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype = torch.float32
-) -> list[list[torch.Tensor]]:
-    generator = torch.Generator().manual_seed(world)
-    if dtype.is_floating_point:
-        return [[torch.randn(shape, generator=generator).to(dtype) for shape in shapes] for _ in range(world)]
-    return [[torch.randint(0, 100, shape, generator=generator).to(dtype) for shape in shapes] for _ in range(world)]
-
-
-def unpacked(run: Any) -> list[torch.Tensor]:
-    result = [torch.empty_like(tensor) for tensor in run.tensors]
-    run.packed.unpack(run.work, result)
-    return result
-
-
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 async def test_everybody_gets_the_sum(world: int, shapes: list[tuple[int, ...]]) -> None:
@@ -61,7 +46,7 @@ async def test_everybody_gets_the_sum(world: int, shapes: list[tuple[int, ...]])
     async with Ring(world) as ring:
         runs = await ring.all(given, chunk_bytes=64 << 10)
     for run in runs:
-        for number, tensor in enumerate(unpacked(run)):
+        for number, tensor in enumerate(run.unpacked()):
             expected = torch.stack([one[number].double() for one in given]).sum(0).float()
             torch.testing.assert_close(tensor, expected)
     ends = [await run.outcome() for run in runs]
@@ -89,7 +74,7 @@ async def test_operations_on_floats(
     async with Ring(3) as ring:
         runs = await ring.all(given, op)
     for run in runs:
-        for number, tensor in enumerate(unpacked(run)):
+        for number, tensor in enumerate(run.unpacked()):
             expected = reference(torch.stack([one[number].double() for one in given])).to(dtype)
             torch.testing.assert_close(tensor, expected)
 
@@ -107,7 +92,7 @@ async def test_operations_on_integers_wrap_around(op: Op, dtype: torch.dtype) ->
         Op.MIN: lambda: stack.amin(0),
     }[op]()
     for run in runs:
-        assert torch.equal(unpacked(run)[0], expected)
+        assert torch.equal(run.unpacked()[0], expected)
 
 
 async def test_a_mean_is_weighted_and_a_weight_of_zero_is_not_looked_at() -> None:
@@ -118,7 +103,7 @@ async def test_a_mean_is_weighted_and_a_weight_of_zero_is_not_looked_at() -> Non
         runs = await ring.all(given, Op.MEAN, weights=weights)
     for run in runs:
         assert run.packed.finite
-        for number, tensor in enumerate(unpacked(run)):
+        for number, tensor in enumerate(run.unpacked()):
             parts = [w * one[number].double() for w, one in zip(weights, given, strict=True) if w]
             torch.testing.assert_close(tensor, (torch.stack(parts).sum(0) / sum(weights)).float())
 
@@ -130,7 +115,7 @@ async def test_an_input_that_is_not_finite_counts_as_nothing() -> None:
         runs = await ring.all(given)
     assert [run.packed.finite for run in runs] == [True, False, True]
     for run in runs:
-        torch.testing.assert_close(unpacked(run)[0], given[0][0] + given[2][0])
+        torch.testing.assert_close(run.unpacked()[0], given[0][0] + given[2][0])
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
@@ -143,9 +128,7 @@ async def test_gathering_gives_everybody_everything(world: int, way: str) -> Non
         runs = await ring.all(given, Op.GATHER, chunk_bytes=64 << 10)
     for run in runs:
         for rank in range(world):
-            result = [torch.empty_like(tensor) for tensor in run.tensors]
-            run.packed.unpack(run.work, result, slot=rank)
-            for got, expected in zip(result, given[rank], strict=True):
+            for got, expected in zip(run.unpacked(slot=rank), given[rank], strict=True):
                 assert torch.equal(got, expected)
         end = await run.outcome()
         assert end.bytes_sent == (0 if way == "board" else (world - 1) * run.packed.total)
@@ -159,7 +142,7 @@ async def test_a_broadcast_is_the_roots_bytes(root: int) -> None:
     async with Ring(3) as ring:
         runs = await ring.all(given, Op.COPY, root=root, chunk_bytes=64 << 10)
     for run in runs:
-        for got, expected in zip(unpacked(run), given[root], strict=True):
+        for got, expected in zip(run.unpacked(), given[root], strict=True):
             assert torch.equal(got.view(torch.int16), expected.view(torch.int16))
 
 
@@ -188,7 +171,7 @@ async def test_rounds_follow_each_other_on_the_same_links_and_buffers() -> None:
         for round in range(1, 30):
             given = [[torch.full((100_000,), float(round * rank))] for rank in range(3)]
             for run in await ring.all(given, round=round, chunk_bytes=64 << 10):
-                assert torch.equal(unpacked(run)[0], torch.full((100_000,), float(round * 3)))
+                assert torch.equal(run.unpacked()[0], torch.full((100_000,), float(round * 3)))
 
 
 async def test_a_member_that_starts_late_misses_nothing() -> None:
@@ -202,7 +185,7 @@ async def test_a_member_that_starts_late_misses_nothing() -> None:
         runs[2].attempt.start()
         for run in runs:
             await run.outcome()
-            torch.testing.assert_close(unpacked(run)[0], given[0][0] + given[1][0] + given[2][0])
+            torch.testing.assert_close(run.unpacked()[0], given[0][0] + given[1][0] + given[2][0])
 
 
 async def test_records_are_inspected_as_they_come_and_known_to_all_in_ring_order() -> None:
@@ -263,7 +246,7 @@ async def test_a_broken_attempt_leaves_the_links_for_the_next_epoch() -> None:
         for run in stuck:
             run.attempt.halt()
         for run in await ring.all(given, number=2):
-            torch.testing.assert_close(unpacked(run)[0], given[0][0] + given[1][0] + given[2][0])
+            torch.testing.assert_close(run.unpacked()[0], given[0][0] + given[1][0] + given[2][0])
         assert not any(run.end.done() for run in stuck)
 
 
@@ -331,20 +314,8 @@ async def test_a_left_neighbour_that_never_opens_its_link_is_named() -> None:
         assert "did not open its link within 0.2 s" in broken.reason
 
 
-def head(payload: bytes, *, digest: int | None = None, **fields: Any) -> bytes:
-    """A chunk of epoch 1, round 1 as the member of rank 1 of 2 would send it first."""
-    epoch = epoch_of(2)
-    record = b"1.0"
-    values: dict[str, Any] = {"segment": 1, "phase": 0, "extra": b"\x00\x03" + record, **fields}
-    return encode(
-        Kind.CHUNK,
-        epoch=epoch.number,
-        tag=epoch.tag,
-        round=1,
-        payload=len(payload),
-        payload_checksum=checksum(payload) if digest is None else digest,
-        **values,
-    )
+head = partial(attempts.chunk, segment=1, phase=0, extra=b"\x00\x031.0")
+"""What the member of rank 1 of 2 would send first."""
 
 
 @carried
@@ -465,7 +436,7 @@ async def test_segments_of_unlike_numbers_of_chunks_are_no_dead_end() -> None:
         runs = await ring.all(given, chunk_bytes=64)
         counts = [len(row) for row in runs[0].packed.layout(3, chunk_bytes=64).segments]
     assert max(counts) > min(counts) + 2, "more than the window makes up for"
-    for tensor in unpacked(runs[2]):
+    for tensor in runs[2].unpacked():
         assert torch.equal(tensor, torch.full_like(tensor, 3))
 
 
@@ -473,7 +444,7 @@ async def test_infinities_are_fine_for_max_and_min() -> None:
     given = [[torch.tensor([-math.inf, 1.0, math.inf])], [torch.tensor([-math.inf, 2.0, -math.inf])]]
     async with Ring(2) as ring:
         for run in await ring.all(given, Op.MAX):
-            assert torch.equal(unpacked(run)[0], torch.tensor([-math.inf, 2.0, math.inf]))
+            assert torch.equal(run.unpacked()[0], torch.tensor([-math.inf, 2.0, math.inf]))
 
 
 async def test_a_neighbour_that_is_in_a_later_epoch_breaks_the_attempt_without_a_suspect() -> None:
@@ -487,7 +458,7 @@ async def test_a_neighbour_that_is_in_a_later_epoch_breaks_the_attempt_without_a
         retry = ring.prepare(0, [torch.ones(10)], number=2)
         retry.attempt.start()
         await retry.outcome()
-        assert torch.equal(unpacked(retry)[0], torch.full((10,), 2.0))
+        assert torch.equal(retry.unpacked()[0], torch.full((10,), 2.0))
 
 
 async def test_buffers_that_do_not_fit_the_layout_are_refused() -> None:
@@ -521,7 +492,7 @@ def test_the_same_on_uvloop() -> None:
                 runs = await ring.all(given, Op.MEAN, round=round, weights=[1.0, 2.0, 3.0, 4.0])
                 assert len({(await run.outcome()).digest for run in runs}) == 1
                 expected = sum((rank + 1) * given[rank][0].double() for rank in range(4)) / 10
-                torch.testing.assert_close(unpacked(runs[round % 4])[0], expected.float())
+                torch.testing.assert_close(runs[round % 4].unpacked()[0], expected.float())
             stuck = [ring.prepare(rank, given[rank], number=2) for rank in (0, 1)]
             for run in stuck:
                 run.attempt.start()

@@ -13,8 +13,9 @@ import pytest
 import ring_harness
 import structlog.testing
 import torch
+from attempts import epoch_of, peer, until
 from descriptors import open_named
-from ring_harness import Ring, epoch_of, peer, until
+from ring_harness import Ring
 
 from lepton_p2p.collectives.boards import Boards
 from lepton_p2p.rounds.board_choice import SMALLEST

@@ -6,12 +6,14 @@ import asyncio
 import gc
 import math
 import weakref
+from functools import partial
 from typing import Any
 
+import attempts
 import pytest
 import torch
+from attempts import DEADLINE, HASTY, SHAPES, epoch_of, inputs, peer, until
 from mesh_harness import MEDIAN, Mesh, Run
-from ring_harness import DEADLINE, HASTY, epoch_of, peer, until
 
 from lepton_p2p.collectives.aggregators import aggregate
 from lepton_p2p.collectives.outcome import result_digest
@@ -21,16 +23,6 @@ from lepton_p2p.rounds.aggregation import Aggregation, Rule
 from lepton_p2p.rounds.butterfly import Leg, Parcel
 from lepton_p2p.rounds.records import Flag, Record
 from lepton_p2p.rounds.ring import encode_records
-from lepton_p2p.transport.links.frames import Kind, checksum, encode
-
-SHAPES: list[list[tuple[int, ...]]] = [[], [(0,)], [()], [(3,)], [(5, 7), (1000,), (2, 3, 4)], [(300_000,), (17,)]]
-
-
-def inputs(
-    world: int, shapes: list[tuple[int, ...]], dtype: torch.dtype = torch.float32, seed: int = 0
-) -> list[list[torch.Tensor]]:
-    generator = torch.Generator().manual_seed(100 * world + seed)
-    return [[torch.randn(shape, generator=generator).to(dtype) for shape in shapes] for _ in range(world)]
 
 
 def median(values: list[torch.Tensor]) -> torch.Tensor:
@@ -366,21 +358,8 @@ async def test_a_failure_of_the_aggregation_breaks_the_attempt(monkeypatch: pyte
         await until(lambda: bool(failed))
 
 
-def head(payload: bytes, *, digest: int | None = None, **fields: Any) -> bytes:
-    """A chunk of epoch 1, round 1 as the member of rank 1 of 2 would send it first."""
-    epoch = epoch_of(2)
-    values: dict[str, Any] = {"segment": 0, "phase": Leg.CONTRIBUTION, **fields}
-    return encode(
-        Kind.CHUNK,
-        epoch=epoch.number,
-        tag=epoch.tag,
-        round=1,
-        payload=len(payload),
-        payload_checksum=checksum(payload) if digest is None else digest,
-        **values,
-    )
-
-
+head = partial(attempts.chunk, segment=0, phase=Leg.CONTRIBUTION)
+"""What the member of rank 1 of 2 would send first."""
 FULL = torch.ones(16).numpy().tobytes()
 
 

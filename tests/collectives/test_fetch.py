@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import uvloop
-from ring_harness import DEADLINE, peer, until
+from attempts import DEADLINE, peer, until
 
 from lepton_p2p.collectives.fetch import Fetcher, FetchServer, NoSuchResource, OutOfRange, RemoteGone
 from lepton_p2p.errors import IntegrityError
