@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from lepton_p2p.identity import PeerId, PeerInfo
-from lepton_p2p.membership import Died, Joined, Left, Packet, Swim, SwimConfig, Trusted
+from lepton_p2p.membership import Died, Joined, Left, Packet, SeedAnswered, Swim, SwimConfig, Trusted
 from lepton_p2p.membership.events import SwimEvent
 from lepton_p2p.rounds.agreement import Agreement
 from lepton_p2p.rounds.config import AgreementConfig
@@ -122,6 +122,7 @@ class VirtualPeer:
 
         def begin() -> None:
             self.agreement.held = self.trainer.state.cursor.work
+            self.agreement.unanswered = set(seeds)
             self._membership.feed(lambda now: self.swim.start(now, seeds, known))
             self.rounds.feed(lambda now: self.agreement.begin(now, found=found))
             self.trainer.step()
@@ -362,6 +363,8 @@ class VirtualPeer:
                 self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, reason))
             case Left(peer=peer):
                 self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, "it left", left=True))
+            case SeedAnswered(address=address):
+                self.agreement.unanswered.discard(address)
 
     def on_round_event(self, event: Any) -> None:
         """An event of the agreement."""

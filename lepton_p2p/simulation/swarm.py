@@ -258,7 +258,8 @@ class VirtualSwarm:
         suspicion = swim.suspicion_multiplier * max(1.0, len(str(count))) * swim.probe_interval
         mourning = suspicion * swim.suspicion_max_multiplier + 2 * count * swim.probe_interval
         meeting = 4 * swim.reconnect_interval + 2 * swim.seed_retry_max + 4 * agreement.announce_interval
-        return mourning + meeting + 10 * agreement.install_timeout + vigil.PATIENCE + 20 * 4 * self._speed
+        agreed = agreement.founding_patience + 10 * agreement.install_timeout
+        return mourning + meeting + agreed + vigil.PATIENCE + 20 * 4 * self._speed
 
     def _together(self, hosts: list[str], goal: list[int]) -> bool:
         """Whether all see exactly each other, are in one epoch with the same state, and three more rounds are done."""
