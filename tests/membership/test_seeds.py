@@ -18,6 +18,7 @@ from lepton_p2p.membership import (
     Joined,
     Packet,
     Ping,
+    Rumour,
     SeedAnswered,
     SeedSilent,
     Status,
@@ -25,6 +26,10 @@ from lepton_p2p.membership import (
     SwimConfig,
     Sync,
 )
+from lepton_p2p.rounds.agreement import Agreement
+from lepton_p2p.rounds.config import AgreementConfig
+from lepton_p2p.rounds.messages import AdmitReply
+from lepton_p2p.sansio import Send
 
 SEED = "seed.example:7700"
 CONFIG = SwimConfig.lan()
@@ -81,6 +86,37 @@ def test_a_seed_has_answered_when_it_is_a_member_and_not_before(first: Body) -> 
     word = signed(register, alive(1))
     proven = machine.receive(0.2, Packet(info(1), Ack(0), (word,)))
     assert events(proven) == [Joined(info(1)), SeedAnswered(info(1).address)]
+
+
+def test_a_newcomer_with_a_checkpoint_does_not_found_beside_a_survivor_whose_word_is_not_proven_yet() -> None:
+    """As a peer wires them.  1 lives on in its epoch; 2 is another newcomer, without a checkpoint."""
+    register = Register()
+    machine = Swim(ME, CONFIG, random.Random(3), notary=register.notary(ME.id))
+    agreement = Agreement(ME, AgreementConfig.lan(), random.Random(3))
+    agreement.held, agreement.unanswered = 18, {info(1).address, info(2).address}
+
+    def hear(number: int, *words: Rumour) -> None:
+        for event in events(machine.receive(0.1, Packet(info(number), Gossip(), words))):
+            match event:
+                case Joined(peer=peer):
+                    agreement.alive(0.1, peer)
+                case SeedAnswered(address=address):
+                    agreement.unanswered.discard(address)
+
+    def asked() -> set[str]:
+        """To whom the other newcomer's "I have no epoch either" makes it turn."""
+        told = agreement.receive(0.1, AdmitReply(info(2), queued=False, reason="", seeking=True))
+        return {effect.to for effect in (*told, *agreement.timer(0.6, "seek")) if isinstance(effect, Send)}
+
+    machine.start(0.0, [info(1).address, info(2).address], [])
+    agreement.begin(0.0, found=False)
+    hear(2, signed(register, alive(2)))
+    hear(1)
+    assert asked() == {info(2).address}
+    assert agreement.epoch is None
+    hear(1, signed(register, alive(1)))
+    assert info(1).address in asked()
+    assert agreement.epoch is None
 
 
 def test_one_that_is_believed_dead_has_not_answered_before_it_has_refuted_that() -> None:
