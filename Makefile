@@ -2,11 +2,13 @@
 # PYTHON       the interpreter that .venv is made with (3.11 or newer)
 # TORCH_INDEX  a package index with the torch wheel that you want (CPU only, a CUDA version); empty: pip's own
 # STRATEGY     what `make demo` trains with: all_reduce or gossip
+# WORKERS      how many processes share the tests of `make test`: a number, or one per core (at most four)
 # ARGS         extra arguments for demo, test, test-sim, chaos, bench and fuzz
 
 PYTHON ?= python3
 TORCH_INDEX ?=
 STRATEGY ?= all_reduce
+WORKERS ?= logical
 ARGS ?=
 
 VENV := .venv
@@ -37,7 +39,7 @@ demo: $(STAMP)  ## Train with four peers on this machine, kill the first, join a
 	@$(BIN)/lepton-peer demo --strategy $(STRATEGY) $(ARGS)
 
 test: $(STAMP)  ## Run every test that needs no containers
-	$(BIN)/pytest -m 'not swarm' $(ARGS)
+	$(BIN)/pytest -m 'not swarm' --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-sim: $(STAMP)  ## Try a thousand disasters in virtual time; every promise is checked
 	$(BIN)/lepton-peer simulate --seeds 1000 $(ARGS)

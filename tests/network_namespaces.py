@@ -14,7 +14,9 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 Value = TypeVar("Value")
@@ -61,6 +63,37 @@ def live_apart() -> None:
     os.environ[_APART] = str(os.getpid())
     argv = ["unshare", "--net", "--mount", "--propagation", "private", "--", sys.executable, *sys.argv]
     os.execvp(argv[0], argv)
+
+
+class Seclusion:
+    """Network and mount namespaces in which nothing happens but what a test does there."""
+
+    def __init__(self, keeper: int) -> None:
+        self._keeper = keeper
+
+    def argv(self, *argv: str) -> tuple[str, ...]:
+        """What runs a program in them, as the same process; it begins in the folder ``/``."""
+        spaces = (f"--net=/proc/{self._keeper}/ns/net", f"--mount=/proc/{self._keeper}/ns/mnt")
+        return ("nsenter", *spaces, "--", *argv)
+
+    def seen(self) -> tuple[list[str], str]:
+        """Interfaces and mounts."""
+        _, _, *interfaces = Path(f"/proc/{self._keeper}/net/dev").read_text().splitlines()
+        names = sorted(line.partition(":")[0].strip() for line in interfaces)
+        return names, Path(f"/proc/{self._keeper}/mounts").read_text()
+
+
+@contextmanager
+def seclusion() -> Iterator[Seclusion]:
+    """A place to look for what a program leaves behind, whatever goes on beside it on this machine."""
+    argv = ("unshare", "--net", "--mount", "--propagation", "private", "--", "cat")
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as keeper:
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        keeper.stdin.write(b"apart?\n")
+        keeper.stdin.flush()
+        assert keeper.stdout.readline() == b"apart?\n", "it is cat that answers, so the namespaces are made"
+        yield Seclusion(keeper.pid)
 
 
 async def command(*argv: str, network: int | None = None) -> str:

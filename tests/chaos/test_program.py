@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from network_namespaces import impossible
+from network_namespaces import Seclusion, impossible, seclusion
 
 pytestmark = pytest.mark.timeout(120)
 DEADLINE = 90.0
@@ -26,9 +26,11 @@ def run(*argv: str) -> subprocess.CompletedProcess[str]:
 
 
 @asynccontextmanager
-async def while_it_trains(*argv: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[psutil.Process]]]:
+async def while_it_trains(
+    place: Seclusion, *argv: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[psutil.Process]]]:
     """The program when its peers train, and all processes that it has then; at the end these must be gone."""
-    program = await asyncio.create_subprocess_exec(*PROGRAM, *argv, stdout=asyncio.subprocess.PIPE)
+    program = await asyncio.create_subprocess_exec(*place.argv(*PROGRAM, *argv), stdout=asyncio.subprocess.PIPE)
     assert program.stdout is not None
     try:
         async with asyncio.timeout(DEADLINE):
@@ -75,18 +77,14 @@ def test_a_kind_that_does_not_exist_is_refused() -> None:
     assert ended.stderr.splitlines()[-1].startswith("chaos.py: error: unknown: earthquake; kinds are kill, kill-two")
 
 
-def left_behind() -> tuple[list[str], str]:
-    """Interfaces and mounts."""
-    return sorted(path.name for path in Path("/sys/class/net").iterdir()), Path("/proc/self/mounts").read_text()
-
-
 @needs_namespaces
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
 async def test_nothing_is_left_of_a_run_that_is_ended(number: signal.Signals, tmp_path: Path) -> None:
-    before = left_behind()
     logs = tmp_path / "logs"
-    async with while_it_trains("--peers", "3", "--minutes", "5", "--logs", str(logs)) as (program, _):
-        program.send_signal(number)
-        status = await program.wait()
+    with seclusion() as place:
+        before = place.seen()
+        async with while_it_trains(place, "--peers", "3", "--minutes", "5", "--logs", str(logs)) as (program, _):
+            program.send_signal(number)
+            status = await program.wait()
+        assert place.seen() == before
     assert status == (130 if number == signal.SIGINT else -signal.SIGKILL)
-    assert left_behind() == before
