@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from composed_swarm import ComposedSwarm, command
+from composed_swarm import PACED, ComposedSwarm, command
 
 
 def _unique() -> str:
@@ -44,6 +44,12 @@ def image(engine: None) -> Iterator[str]:
 def swarm(image: str) -> Iterator[ComposedSwarm]:
     """No container yet; what the test starts is removed, and its last words are printed (shown if it failed)."""
     yield from _composed(ComposedSwarm(_unique(), image))
+
+
+@pytest.fixture
+def paced(image: str) -> Iterator[ComposedSwarm]:
+    """The same with a training that lasts until the test hurries it."""
+    yield from _composed(ComposedSwarm(_unique(), image, PACED))
 
 
 @pytest.fixture

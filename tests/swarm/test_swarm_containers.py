@@ -8,6 +8,12 @@ from composed_swarm import ComposedSwarm, command
 pytestmark = [pytest.mark.swarm, pytest.mark.timeout(900)]
 
 
+@pytest.fixture
+def swarm(paced: ComposedSwarm) -> ComposedSwarm:
+    """Its training is slow until the test has done what it does to it, and then only has to end."""
+    return paced
+
+
 def test_healthy_unprivileged_containers_train_and_a_stopped_one_leaves(swarm: ComposedSwarm) -> None:
     peers = swarm.up(peers=2)
     swarm.wait_for_one_epoch(peers)
@@ -22,6 +28,7 @@ def test_healthy_unprivileged_containers_train_and_a_stopped_one_leaves(swarm: C
     assert len(rest) == 2
     swarm.wait_for_one_epoch(rest)
     swarm.wait_for_progress(rest)
+    swarm.hurry()
     swarm.wait_for_one_result(rest)
     assert min(peer.status["metrics"]["accuracy"] for peer in rest) >= 0.95
 
@@ -44,6 +51,7 @@ def test_killing_the_seed_stops_nobody_and_scaling_up_brings_newcomers_to_the_sa
     assert all(peer.phase == "training" for peer in survivors), "the job must be longer for this test to say anything"
 
     swarm.wait_for_one_epoch(survivors + newcomers)
+    swarm.hurry()
     swarm.wait_for_one_result(survivors + newcomers)
 
 
@@ -60,6 +68,7 @@ def test_a_partitioned_container_comes_back_and_all_end_with_one_digest(swarm: C
         assert all(peer.phase == "training" for peer in peers), "the job must be longer for this test to say anything"
 
     swarm.wait_for_one_epoch(peers)
+    swarm.hurry()
     swarm.wait_for_one_result(peers)
     twice = {peer.status["metrics"].get("samples_used_twice", 0) for peer in peers}
     assert len(twice) == 1
