@@ -1,6 +1,6 @@
 """What the containers of most tests train: handwritten digits, at a pace, until their test has seen what it wanted.
 
-A step takes as long as one of a larger model, with the processor free meanwhile; so that the training is long enough for
+A step takes as long as one of a larger model, with the processor free meanwhile: the training is long enough for
 faults on a slow machine too, and its end is near when nothing is left but to wait for it (``ComposedSwarm.hurry``).
 """
 

@@ -65,6 +65,15 @@ def at(swarm: FakeSwarm, round: int, action: Callable[..., object], *arguments: 
     swarm.before_round = then
 
 
+def hold_until_fetched(swarm: FakeSwarm, round: int) -> None:
+    """Decide ``round`` only when somebody has got the state: it takes part in later ones, however slow its thread."""
+
+    def hold() -> None:
+        assert swarm.changed.wait_for(lambda: swarm.fetched > 0, 20)
+
+    at(swarm, round, hold)
+
+
 def used_samples(swarm: FakeSwarm, total: int = SAMPLES) -> dict[int, Counter[int]]:
     """How often each place of each pass is in a result, replayed from the results alone."""
     cursor = Cursor(total, 11, 4)

@@ -66,6 +66,8 @@ class FakeSwarm:
         self.fetch_allowed = threading.Event()
         self.fetch_allowed.set()
         self.fetch_fails = False
+        self.fetched = 0
+        """How often somebody has got the state."""
         self.begins: dict[PeerId, list[int]] = {}
         self.holds: dict[PeerId, list[int]] = {}
         self.reject: set[int] = set()
@@ -231,6 +233,9 @@ class FakeSwarm:
         for index in assembler.missing:
             donor = holders[index % len(holders)]
             assembler.add(index, donor.read(*donor.manifest.span(index)))
+        with self.changed:
+            self.fetched += 1
+            self.changed.notify_all()
         return assembler.snapshot()
 
     def _holders(self, round: int) -> list[Snapshot]:

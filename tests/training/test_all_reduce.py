@@ -16,6 +16,7 @@ from all_reduce_steps import (
     at,
     both,
     forget_all,
+    hold_until_fetched,
     job,
     join_when,
     start,
@@ -90,6 +91,7 @@ def test_a_joiner_becomes_bit_identical_while_the_others_go_on(optimizer: str) -
     joiner = FakePeer(swarm, IDS[3], what, build(what))
     join_when(swarm, joiner, 5)
     at(swarm, 12, swarm.fetch_allowed.set)  # six rounds to replay
+    hold_until_fetched(swarm, 20)
     peers = [*start(swarm, 2, what), joiner]
     for peer in peers:
         peer.result()

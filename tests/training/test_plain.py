@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from all_reduce_steps import IDS, at
+from all_reduce_steps import IDS, at, hold_until_fetched
 from fake_swarm import FakeCollective, FakeSwarm
 from plain_programs import BATCH, OPTIMIZERS, SAMPLES, SEED, Program, data, join_when, network, start, train
 from torch import nn
@@ -129,6 +129,7 @@ def test_a_late_joiner_ends_bit_identical_while_the_others_went_on(optimizer: st
     late = Program(swarm, IDS[5], run, model=network(seed=99), make=OPTIMIZERS[optimizer])
     join_when(swarm, late, 4)
     at(swarm, 11, swarm.fetch_allowed.set)
+    hold_until_fetched(swarm, 16)
     programs = [*start(swarm, 2, run, make=OPTIMIZERS[optimizer]), late]
     assert_identical(swarm, [program.finish() for program in programs])
     assert_each_sample_once(swarm, 3)
