@@ -121,12 +121,20 @@ class PeerProcess:
         self.void.append(self.rounds.pop(self.last_round))
         self.last_round = max(self.rounds, default=0)
 
-    async def read(self, reader: asyncio.StreamReader, take: Callable[[bytes], None]) -> None:
+    async def read(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, take: Callable[[bytes], None]
+    ) -> None:
         """Hand every line to ``take`` until the process closes its end; the last one may be cut by its death."""
         with contextlib.suppress(ConnectionError):
             while (line := await reader.readline()).endswith(b"\n"):
                 take(line)
                 self._news.set()
+        writer.close()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, and all that it told was heard."""
+        return not self.running and all(reader.done() and reader.exception() is None for reader in self.readers)
 
 
 @dataclass(frozen=True)
@@ -157,7 +165,6 @@ class Launcher:
         environment |= {"PYTHONUNBUFFERED": "1"}
         self._server = ForkServer(Path(__file__).with_name("zygote.py"), environment, deadline=DEADLINE)
         self._processes: list[PeerProcess] = []
-        self._writers: list[asyncio.StreamWriter] = []
         self.news = asyncio.Event()
         """Set whenever any process said something or ended; whoever waits for it clears it."""
 
@@ -172,8 +179,6 @@ class Launcher:
         async with asyncio.timeout(DEADLINE):
             for process in self._processes:
                 await asyncio.gather(*process.readers)
-        for writer in self._writers:
-            writer.close()
 
     async def start(
         self,
@@ -191,11 +196,11 @@ class Launcher:
         request = {"argv": argv, "stderr": str(stderr), **more}
         forked = await self._server.fork(json.dumps(request).encode(), [theirs for _, theirs in pairs])
         process = self._process(forked, name, stderr, self.news)
-        self._processes.append(process)
+        # Those that are over are their test's alone, for what they have told may be much.
+        self._processes = [*(one for one in self._processes if not one.over), process]
         for (ours, _), take in zip(pairs, (process.heard, process.noted), strict=True):
             reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 22)
-            self._writers.append(writer)
-            process.readers.append(asyncio.create_task(process.read(reader, take)))
+            process.readers.append(asyncio.create_task(process.read(reader, writer, take)))
         return process
 
     @property
