@@ -1,7 +1,13 @@
-"""Make the helpers of this folder importable by all tests, and share the cores between the processes that run them."""
+"""Make the helpers of this folder importable by all tests; what holds for all of them on a machine that is busy."""
 
 import os
+
+import hypothesis
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is imported: workers compute at once on all cores, more threads only get in each other's way.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes is no property of what is tested.
+hypothesis.settings.register_profile("lepton", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("lepton")
