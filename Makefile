@@ -11,6 +11,10 @@ STRATEGY ?= all_reduce
 WORKERS ?= logical
 ARGS ?=
 
+# Whole files, in their order.  A process that hangs says where before its timeout, and ends the run.
+SHARED := --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+  --max-worker-restart 0 -o faulthandler_timeout=50
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -39,7 +43,7 @@ demo: $(STAMP)  ## Train with four peers on this machine, kill the first, join a
 	@$(BIN)/lepton-peer demo --strategy $(STRATEGY) $(ARGS)
 
 test: $(STAMP)  ## Run every test that needs no containers
-	$(BIN)/pytest -m 'not swarm' --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -m 'not swarm' $(SHARED) $(ARGS)
 
 test-sim: $(STAMP)  ## Try a thousand disasters in virtual time; every promise is checked
 	$(BIN)/lepton-peer simulate --seeds 1000 $(ARGS)
