@@ -123,7 +123,7 @@ class Agreement(Balloting, Meeting):
         """The training has come so far by other ways than rounds: without any, or by what another side has done."""
         self._now = now
         if self.epoch is not None:
-            self.progress.work = max(self.progress.work, work)
+            self.progress.worked(work)
         return self._drain()
 
     def holds(self, now: float, work: int) -> list[Effect]:
@@ -133,7 +133,7 @@ class Agreement(Balloting, Meeting):
         """
         self._now = now
         if self.epoch is not None:
-            self.progress.work = self.progress.origin = work
+            self.progress.begin(work)
         return self._drain()
 
     def leave(self, now: float, reason: str) -> list[Effect]:

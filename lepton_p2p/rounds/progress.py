@@ -24,8 +24,9 @@ class Progress:
 
     ``schema`` is that of the pending input (None: the caller has handed in nothing) and ``state`` the caller's
     digest of what it was made from (0: it does not say).  ``completed`` is the last decided round; ``digest`` that
-    of its result (0: not held); ``rejected`` why it has none.  ``work`` and ``origin``: see ``Standing``.
-    ``electorates``: see ``electorate.py`` (none with policy continue).
+    of its result (0: not held); ``rejected`` why it has none.  ``work`` and ``origin``: see ``Standing``; ``told``: the
+    work in what the caller holds, as far as it has told it.  ``electorates``: see ``electorate.py`` (none with policy
+    continue).
     """
 
     def __init__(self) -> None:
@@ -34,6 +35,7 @@ class Progress:
         self.rejected = ""
         self.work = 0
         self.origin = 0
+        self.told = 0
         self.electorates: tuple[Electorate, ...] = ()
         self.schema: int | None = None
         self.state = 0
@@ -78,6 +80,15 @@ class Progress:
         self.running, self.recovering = False, 0
         return was
 
+    def begin(self, work: int) -> None:
+        """The lineage's state is one with so much work in it."""
+        self.work = self.origin = self.told = work
+
+    def worked(self, work: int) -> None:
+        """The caller's state has come to ``work``."""
+        self.told = work
+        self.work = max(self.work, work)
+
     def decide_round(self, digest: int, contributors: int) -> None:
         """The pending round has a result, and this peer holds it."""
         self.completed += 1
@@ -95,7 +106,7 @@ class Progress:
 
     def forget(self) -> None:
         """Leave the lineage: nothing held counts any more, and the pending input was made from what was held."""
-        self.completed, self.digest, self.rejected, self.work, self.origin = 0, 0, "", 0, 0
+        self.completed, self.digest, self.rejected, self.work, self.origin, self.told = 0, 0, "", 0, 0, 0
         self.electorates = ()
         self.running, self.recovering = False, 0
         self.owed_rejections.clear()
@@ -109,7 +120,9 @@ class Progress:
         was in another lineage, where others may hold a result that its pending input is in.
         """
         self.running, self.recovering = False, 0
-        self.work, self.origin, self.electorates = decision.work, decision.origin, decision.electorates
+        # What was told since the promise is not in the decision yet.
+        self.work = max(decision.work, self.told)
+        self.origin, self.electorates = decision.origin, decision.electorates
         base = decision.base
         if newcomer:
             obsolete = brought or self.digest != 0 or (self.rejected != "" and not decision.rejected)

@@ -201,6 +201,7 @@ class VirtualTrainer:
         for result, numbers in kept:
             self._apply(result, numbers)
         self.footing.caught_up()
+        self._rounds.state_holds(self.state.cursor.work)
 
     def _close(self) -> None:
         self._end_fetch()

@@ -37,7 +37,9 @@ class Collective(Protocol):
         """
 
     def state_holds(self, work: int) -> None:
-        """Say that there are ``work`` contributions in it now: what was trained apart has been brought in."""
+        """Say that there are ``work`` contributions in what this peer holds: it has caught up with the others, or what
+        was trained apart has been brought in.
+        """
 
     def all_reduce(
         self,

@@ -94,6 +94,7 @@ class Lockstep:
         try:
             catching.finish(self._replica.restore, lambda kept: self._apply(kept.result, kept.tensors))
             self._footing.caught_up()
+            self._collective.state_holds(self._replica.cursor.work)
             log.info("caught up", rounds=len(catching.kept))
         except (StateLost, IntegrityError) as error:
             self._footing.fetch_failed()

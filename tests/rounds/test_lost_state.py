@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from model import VirtualSwarm
 
 from lepton_p2p.rounds.messages import Standing
@@ -50,3 +51,22 @@ def test_a_lineage_is_compared_by_the_work_that_its_members_agreed_their_state_b
     standing = machine.standing
     assert standing is not None
     assert (standing.work, standing.origin) == (12, 12)
+
+
+@pytest.mark.parametrize("milliseconds", range(201, 240, 3))
+def test_what_the_state_has_come_to_is_not_forgotten_if_it_is_told_while_an_epoch_is_agreed(milliseconds: int) -> None:
+    """Training tells it from another thread, at any moment: when members have promised what they had until then, too.
+
+    Else a checkpoint of this state would be ahead of the lineage, and whoever comes back with it would found another.
+    """
+    swarm = VirtualSwarm(7)
+    members = [swarm.add(found=number == 0) for number in range(3)]
+    swarm.run_until(swarm.settled)
+    swarm.add(found=False)
+    swarm.run(milliseconds / 1000)
+    for member in members:
+        machine = swarm.hosts[member].machine
+        swarm.feed(member, lambda machine=machine: machine.worked(swarm.now, 5000))  # type: ignore[misc]
+    swarm.run_until(swarm.settled)
+    swarm.run(0.5)
+    assert all(swarm.hosts[member].machine.progress.work > 5000 for member in members)

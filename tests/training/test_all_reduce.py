@@ -102,6 +102,8 @@ def test_a_joiner_becomes_bit_identical_while_the_others_go_on(optimizer: str) -
     assert min(contributed) > 12
     assert all(len(result.contributors) >= 2 for result in swarm.results if 5 < result.round < 12), "nobody waited"
     assert all(not store.rounds() for store in swarm.stores.values())
+    done = [len(result.contributors) for result in swarm.results if result.round < min(contributed) - 1]
+    assert swarm.holds == {joiner.me: [sum(done)]}, "it tells the agreement what it holds when it has caught up"
 
 
 def test_a_joiner_that_arrives_in_the_last_round_is_waited_for() -> None:
