@@ -63,7 +63,6 @@ class Node:
         self.failed: asyncio.Future[None] | None = None
         self.on_met: list[Callable[[], None]] = []
         self.on_gone: list[Callable[[PeerId], None]] = []
-        self.on_declared_dead: list[Callable[[], None]] = []
         self.on_dropped: list[Callable[[], None]] = []
         self.founded = False
         """Whether this peer founded its lineage: it starts from its own state and needs nobody's."""
@@ -308,8 +307,6 @@ class Node:
             case _:
                 _log.warning("others believed this peer dead (it was stalled or cut off); it is back")
                 self.events.publish("declared_dead", "others believed this peer dead; it is back", peer=self.me.id)
-                for callback in self.on_declared_dead:
-                    callback()
 
     def _expel(self, peer: PeerId | None, reason: str) -> None:
         """``peer`` is no member any more: cut it off, and do not wait for others to notice."""

@@ -18,19 +18,18 @@ class LinkExchange:
     """Made on the node's loop, after its hub and machines exist; from then on the node accepts push links.
 
     Strategies call from their own thread.  Push handlers run on threads; callbacks of :meth:`on_gone` and
-    :meth:`on_declared_dead`, and those of the futures, run on the loop: they must be quick and must not block.
+    :meth:`on_dropped`, and those of the futures, run on the loop: they must be quick and must not block.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._gone: list[Callable[[PeerId], None]] = []
-        self._declared_dead: list[Callable[[], None]] = []
+        self._dropped: list[Callable[[], None]] = []
         self._pusher = Pusher(self._connect, node.tasks)
         self._inbox = PushInbox(node.tasks)
         node.hub.serve(Purpose.PUSH, self._inbox.accept)
         node.on_gone.append(self._tell_gone)
-        node.on_declared_dead.append(self._tell_declared_dead)
-        node.on_dropped.append(self._tell_declared_dead)
+        node.on_dropped.append(self._tell_dropped)
 
     def alive(self) -> tuple[PeerId, ...]:
         """Whom this peer believes to be alive, without itself; in an epoch, its members only (they share the job)."""
@@ -58,16 +57,14 @@ class LinkExchange:
         """``callback(peer)`` is called on the loop when ``peer`` is confirmed dead or has left."""
         self._gone.append(callback)
 
-    def on_declared_dead(self, callback: Callable[[], None]) -> None:
-        """``callback()`` is called on the loop when this peer learns that others had declared it dead, or that the
-        swarm went on without it.
-        """
-        self._declared_dead.append(callback)
+    def on_dropped(self, callback: Callable[[], None]) -> None:
+        """``callback()`` is called on the loop when this peer learns that the swarm went on without it."""
+        self._dropped.append(callback)
 
     def close(self) -> None:
         """On the loop: give up what is on its way (``Closed``), take nothing more, call nobody any more."""
         self._gone.clear()
-        self._declared_dead.clear()
+        self._dropped.clear()
         self._pusher.close()
         self._inbox.close()
 
@@ -83,6 +80,6 @@ class LinkExchange:
         for callback in tuple(self._gone):
             callback(peer)
 
-    def _tell_declared_dead(self) -> None:
-        for callback in tuple(self._declared_dead):
+    def _tell_dropped(self) -> None:
+        for callback in tuple(self._dropped):
             callback()

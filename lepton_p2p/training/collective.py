@@ -93,5 +93,5 @@ class PairExchange(Protocol):
     def on_gone(self, callback: Callable[[PeerId], None]) -> None:
         """Called when a peer is confirmed dead or has left."""
 
-    def on_declared_dead(self, callback: Callable[[], None]) -> None:
-        """Called when this peer learns that others had declared it dead, or that the swarm went on without it."""
+    def on_dropped(self, callback: Callable[[], None]) -> None:
+        """Called when this peer learns that the swarm went on without it."""

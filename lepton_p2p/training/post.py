@@ -6,25 +6,22 @@ copied outside of it.
 
 from __future__ import annotations
 
+import secrets
 import threading
-from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
 
 import structlog
 from torch import nn
 
+from lepton_p2p.gossip.account import INCOMING, OUTGOING, Account
+from lepton_p2p.gossip.push_sum import Hold, Transfer
+from lepton_p2p.gossip.wire import Counter, Header, Kind
 from lepton_p2p.identity import PeerId, short
 from lepton_p2p.training.collective import PairExchange
-from lepton_p2p.training.gossip_wire import Counter, Header, Kind
 from lepton_p2p.training.mailbox import Image, Images
-from lepton_p2p.training.push_sum import Ledger, Transfer, Verdict
-
-OUTGOING = 2
-"""Pushes on their way at a time; one more is left out, since the link is slower than the training."""
-INCOMING = 4
-"""Pushes that wait to be mixed in; more are refused, and their weight goes back to the sender."""
 
 log = structlog.get_logger()
 
@@ -32,31 +29,39 @@ log = structlog.get_logger()
 class Post:
     """The account of ``me`` and its mail.  ``target``: samples after which the swarm's training ends."""
 
-    def __init__(self, me: PeerId, exchange: PairExchange, model: nn.Module, *, weight: float, target: int) -> None:
+    def __init__(
+        self,
+        me: PeerId,
+        exchange: PairExchange,
+        model: nn.Module,
+        *,
+        weight: float,
+        target: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.counter = Counter(me)
         self.changed = threading.Condition()
         self._me = me
         self._exchange = exchange
         self._target = target
-        self._ledger = Ledger(me, weight)
+        self._clock = clock
+        self._account = Account(me, weight, first=secrets.randbits(64))
         self._outgoing = Images(model, OUTGOING)
         self._incoming = Images(model, INCOMING)
-        self._inbox: deque[tuple[Image, float]] = deque()
-        self._owed: dict[PeerId, None] = {}
-        self._answers: dict[PeerId, int] = {}
-        self._uncertain: set[int] = set()
-        self._asked_about: set[int] = set()
-        self._closing = False
+        self._sending: set[int] = set()
+        self._sent: dict[int, Image] = {}
+        self._held: dict[int, Image] = {}
         self.disagreement: float | None = None
         """How far the partner of the last exchange was from the own model, relative to it; None before the first."""
         exchange.on_push(self._receive)
         exchange.on_gone(self._gone)
-        exchange.on_declared_dead(self._declared_dead)
+        exchange.on_dropped(self.dropped)
 
     @property
     def weight(self) -> float:
+        """What this peer's model counts; 0.0 while it has no say."""
         with self.changed:
-            return self._ledger.weight
+            return self._account.weight
 
     @property
     def total(self) -> int:
@@ -85,11 +90,7 @@ class Post:
     def owed(self, alive: Collection[PeerId]) -> PeerId | None:
         """Somebody who asked for weight and has not been pushed to since."""
         with self.changed:
-            for peer in list(self._owed):
-                del self._owed[peer]
-                if peer in alive:
-                    return peer
-        return None
+            return self._account.owed(alive)
 
     def push_half(self, partner: PeerId) -> bool:
         """Send half of the weight, with the model as it is now, to ``partner``; False if nothing could be sent."""
@@ -97,68 +98,63 @@ class Post:
             image = self._outgoing.take()
             if image is None:
                 return False
-            transfer = self._ledger.offer(partner)
+            transfer = self._account.offer(partner)
             if transfer is None:
                 self._outgoing.give_back(image)
                 return False
-            header = Header(
-                Kind.TRANSFER, transfer.id, transfer.settled, transfer.weight, self.counter.snapshot()
-            ).encode()
+            self._sending.add(transfer.id)
+            self._sent[transfer.id] = image
+            header = Header(Kind.TRANSFER, transfer.id, 0, transfer.weight, self.counter.snapshot()).encode()
         self._outgoing.copy_model(image)
         future = self._exchange.push(partner, header, image.memory)
-        future.add_done_callback(partial(self._pushed, transfer.id, image))
+        future.add_done_callback(partial(self._pushed, transfer.id))
         return True
 
-    def _pushed(self, number: int, image: Image, future: Future[bool]) -> None:
+    def _pushed(self, number: int, future: Future[bool]) -> None:
         with self.changed:
-            self._outgoing.give_back(image)
-            self._learn(number, future)
+            self._sending.discard(number)
+            self._account.sent(self._clock(), number, taken=_answer(future) is True)
+            self._reuse()
 
-    def _learn(self, number: int, future: Future[bool]) -> None:
-        self._asked_about.discard(number)
-        if future.cancelled() or future.exception() is not None:
-            if number in self._ledger.in_flight:
-                self._uncertain.add(number)
-        else:
-            self._uncertain.discard(number)
-            _ = self._ledger.acknowledged(number) if future.result() else self._ledger.reclaim(number)
+    def _reuse(self) -> None:
+        """Memory of what neither can come back, nor has, nor is read by a link."""
+        needed = self._sending | set(self._account.ledger.in_flight) | {share.number for share in self._account.inbox}
+        for number in self._sent.keys() - needed:
+            self._outgoing.give_back(self._sent.pop(number))
         self.changed.notify_all()
 
     def clear_up(self) -> None:
-        """Ask about transfers of unknown fate; take back those to peers that are gone."""
-        alive = set(self._exchange.alive())
+        """Ask the senders of what is held, if it is time to."""
         with self.changed:
-            in_flight = self._ledger.in_flight
-            self._uncertain &= set(in_flight)
-            for number in self._uncertain:
-                if in_flight[number][0] not in alive:
-                    self._ledger.reclaim(number)
-            due = {n: in_flight[n][0] for n in self._uncertain - self._asked_about if in_flight[n][0] in alive}
-            self._asked_about |= set(due)
-        for number, partner in due.items():
-            future = self._exchange.push(partner, Header(Kind.QUERY, number).encode(), memoryview(b""))
-            future.add_done_callback(partial(self._answered_query, number))
+            due = self._account.due(self._clock())
+            self._reuse()
+        for hold in due:
+            header = Header(Kind.CLAIM, hold.transfer.id, hold.id).encode()
+            future = self._exchange.push(hold.transfer.sender, header, memoryview(b""))
+            future.add_done_callback(partial(self._answered, hold.id))
 
-    def _answered_query(self, number: int, future: Future[bool]) -> None:
+    def _answered(self, number: int, future: Future[bool]) -> None:
         with self.changed:
-            self._learn(number, future)
+            if self._account.answered(self._clock(), number, _answer(future)):
+                self._incoming.give_back(self._held.pop(number))
+            self.changed.notify_all()
 
     def ask(self, partner: PeerId) -> None:
         """Tell ``partner`` that this peer has no weight; see ``nobody_has_any``."""
         future = self._exchange.push(partner, Header(Kind.ASK).encode(), memoryview(b""))
-        future.add_done_callback(partial(self._answered_ask, partner))
+        future.add_done_callback(partial(self._told, partner))
 
-    def _answered_ask(self, partner: PeerId, future: Future[bool]) -> None:
+    def _told(self, partner: PeerId, future: Future[bool]) -> None:
         with self.changed:
-            if not future.cancelled() and future.exception() is None:
-                self._answers[partner] = 0 if future.result() else self._answers.get(partner, 0) + 1
+            has = _answer(future)
+            if has is not None:
+                self._account.told(partner, has)
             self.changed.notify_all()
 
     def nobody_has_any(self, alive: Iterable[PeerId], times: int) -> bool:
-        """Whether every one of ``alive`` (at least one) has answered, ``times`` times in a row, to have no weight."""
+        """See ``Account``."""
         with self.changed:
-            answers = [self._answers.get(peer, 0) for peer in alive]
-        return bool(answers) and min(answers) >= times
+            return self._account.nobody_has_any(alive, times)
 
     def tell_counts(self, peers: Iterable[PeerId]) -> list[Future[bool]]:
         """Send the counter alone."""
@@ -169,37 +165,52 @@ class Post:
     # -- in -----------------------------------------------------------------------------------------------------
 
     def collect(self) -> int:
-        """Mix what has come in into the model; how many pushes that were."""
+        """Mix what has come in, or back, into the model; how many values that were."""
         mixed = 0
         while True:
             with self.changed:
-                if not self._inbox:
+                found = self._account.mix()
+                if found is None:
                     return mixed
-                image, weight = self._inbox.popleft()
-                share = self._ledger.mix(weight)
-            if share < 1.0:  # a newcomer's own values are nobody's opinion
-                self.disagreement = self._incoming.distance(image)
-            self._incoming.mix_into_model(image, share)
+                share, part = found
+                came_back = share.number in self._sent
+                images, image = (
+                    (self._outgoing, self._sent[share.number])
+                    if came_back
+                    else (self._incoming, self._held.pop(share.number))
+                )
+            if part < 1.0 and not came_back:  # a newcomer's own values are nobody's opinion
+                self.disagreement = images.distance(image)
+            images.mix_into_model(image, part)
             with self.changed:
-                self._incoming.give_back(image)
+                if not came_back:
+                    images.give_back(image)
+                self._reuse()
             mixed += 1
 
     def wait(self, seconds: float) -> None:
         """Until something came in, or ``seconds`` have passed."""
         with self.changed:
-            if not self._inbox:
+            if not self._account.inbox:
                 self.changed.wait(seconds)
 
     def close(self) -> None:
         """Take nothing any more: senders keep what they offer."""
         with self.changed:
-            self._closing = True
+            self._account.close()
 
     @property
     def settled(self) -> bool:
-        """Whether the fate of everything that went out is known."""
+        """Whether nothing is on its way to or from this peer."""
         with self.changed:
-            return not self._ledger.in_flight
+            return self._account.settled
+
+    def settle(self) -> None:
+        """Wait for nobody any more: what others have not asked for comes back, what they do not answer for is lost."""
+        with self.changed:
+            self._account.recall()
+            self._release(self._account.release())
+        self.collect()
 
     def _receive(self, sender: PeerId, data: bytes, payload: memoryview) -> bool:
         try:
@@ -209,31 +220,37 @@ class Post:
             return False
         with self.changed:
             self.counter.merge(header.counts, self._target)
-            closing = self._closing
-        if header.kind is Kind.TRANSFER:
-            return self._take(Transfer(sender, header.id, header.weight, header.settled), payload)
-        with self.changed:
-            if header.kind is Kind.QUERY:
-                return self._ledger.query(sender, header.id)
-            if header.kind is Kind.ASK and self._ledger.weight > 0 and not closing:
-                self._owed[sender] = None
-        if header.kind is Kind.ASK and closing:
-            # Too late for a push: the asker learns that the training is over and takes part in the last round.
-            self.tell_counts([sender])
-        return header.kind is Kind.COUNTS or self.weight > 0
+            closing = self._account.closing
+        match header.kind:
+            case Kind.TRANSFER:
+                return self._take(Transfer(sender, header.id, header.weight), payload)
+            case Kind.CLAIM:
+                with self.changed:
+                    given = self._account.asked_for(sender, header.id, header.hold)
+                    self._reuse()
+                return given
+            case Kind.ASK:
+                if closing:
+                    # Too late for a push: the asker learns that the training is over and takes part in the last round.
+                    self.tell_counts([sender])
+                with self.changed:
+                    return self._account.wants(sender)
+            case Kind.COUNTS:
+                return True
 
     def _take(self, transfer: Transfer, payload: memoryview) -> bool:
         with self.changed:
-            image = None if self._closing else self._incoming.take()
+            image = None if self._account.closing else self._incoming.take()
         good = image is not None and self._fill(image, transfer.sender, payload)
         with self.changed:
-            verdict = self._ledger.accept(transfer, room=good and not self._closing)
-            if image is not None and verdict is Verdict.NEW:
-                self._inbox.append((image, transfer.weight))
+            hold = self._account.arrived(transfer) if good else None
+            if image is not None and hold is not None:
+                self._held[hold.id] = image
             elif image is not None:
                 self._incoming.give_back(image)
-            self.changed.notify_all()
-        return verdict is not Verdict.REFUSED
+        if hold is not None:
+            self.clear_up()
+        return hold is not None
 
     def _fill(self, image: Image, sender: PeerId, payload: memoryview) -> bool:
         if payload.nbytes != len(image.data):
@@ -253,23 +270,25 @@ class Post:
 
     def _gone(self, peer: PeerId) -> None:
         with self.changed:
-            taken = self._ledger.gone(peer)
-            self._uncertain -= set(taken)
-            self._answers.pop(peer, None)
-            self._owed.pop(peer, None)
-            self.changed.notify_all()
-        if taken:
-            log.info("took back weight from a peer that is gone", peer=short(peer), transfers=len(taken))
+            self._release(self._account.gone(peer))
+            self._reuse()
 
-    def _declared_dead(self) -> None:
-        log.warning("the others went on without this peer: its weight is void, it asks for new")
-        self.void()
+    def _release(self, holds: list[Hold]) -> None:
+        for hold in holds:
+            self._incoming.give_back(self._held.pop(hold.id))
+            if hold.asked:
+                weight, sender = hold.transfer.weight, short(hold.transfer.sender)
+                log.warning("a share is lost, unless its sender has it still", sender=sender, weight=weight)
 
-    def void(self) -> None:
-        """The swarm went on without this peer: it has no weight any more."""
+    def dropped(self) -> None:
+        """The swarm went on without this peer: what it holds gives way to what it gets from the others."""
         with self.changed:
-            self._ledger.reset()
-            self._uncertain.clear()
-            while self._inbox:
-                self._incoming.give_back(self._inbox.popleft()[0])
+            if self._account.weight:
+                log.warning("the others went on without this peer: it asks for their weights, to give up its own")
+            self._account.dropped()
             self.changed.notify_all()
+
+
+def _answer(future: Future[bool]) -> bool | None:
+    """What the partner's handler returned; None if that is unknown."""
+    return None if future.cancelled() or future.exception() is not None else future.result()

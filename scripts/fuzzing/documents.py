@@ -8,6 +8,7 @@ import torch
 
 from fuzzing.target import Reader, Target, refusing
 from lepton_p2p.errors import AddressError, IntegrityError, JobError
+from lepton_p2p.gossip.wire import Header
 from lepton_p2p.identity import PeerId, split_address
 from lepton_p2p.jobs import parse_job
 from lepton_p2p.replication.cursor import Cursor
@@ -17,7 +18,6 @@ from lepton_p2p.rounds.butterfly import ButterflyProgress
 from lepton_p2p.rounds.layout import Group, Layout
 from lepton_p2p.rounds.records import Record
 from lepton_p2p.rounds.ring import ProtocolViolation, RingProgress, WrongWay, encode_records
-from lepton_p2p.training.gossip_wire import Header
 from lepton_p2p.training.snapshots import Snapshot
 
 _JOB = """name = "x"

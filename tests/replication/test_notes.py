@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lepton_p2p.gossip.wire import MAX_COUNTS, Counter, Header, Kind
 from lepton_p2p.identity import PeerId
 from lepton_p2p.replication.notes import MAX_RANGES, Note, NoteFlag
 from lepton_p2p.replication.ranges import Range
 from lepton_p2p.rounds.records import MAX_NOTE
-from lepton_p2p.training.gossip_wire import MAX_COUNTS, Counter, Header, Kind
 
 claims = st.lists(st.tuples(st.integers(0, 2**34), st.integers(1, 2**34)), max_size=MAX_RANGES).map(
     lambda items: tuple(Range(start, start + size) for start, size in items)

@@ -17,6 +17,7 @@ from lepton_p2p.errors import Closed, SwarmUnreachable
 from lepton_p2p.identity import PeerId
 from lepton_p2p.membership import DeclaredDead
 from lepton_p2p.presets import timings
+from lepton_p2p.rounds.effects import DroppedOut
 from lepton_p2p.runtime.job_host import JobHost
 from lepton_p2p.runtime.node import Node
 from lepton_p2p.runtime.options import NodeOptions
@@ -161,11 +162,15 @@ async def test_a_partner_that_is_killed_without_a_word_ends_the_push_and_is_gone
     gate.set()
 
 
-async def test_a_strategy_hears_that_others_had_declared_its_peer_dead(swarm: Swarm) -> None:
+async def test_a_strategy_hears_that_the_swarm_went_on_without_its_peer_but_not_that_others_believed_it_dead(
+    swarm: Swarm,
+) -> None:
     (peer,) = await swarm(1)
     heard: list[int] = []
-    peer.exchange.on_declared_dead(lambda: heard.append(1))
+    peer.exchange.on_dropped(lambda: heard.append(1))
     peer.node._membership_event(DeclaredDead())
+    assert heard == []
+    peer.node._round_event(DroppedOut("a larger swarm was met"))
     assert heard == [1]
 
 

@@ -79,7 +79,7 @@ class FakeExchange:
         self.me = me
         self.handler: PushHandler | None = None
         self.gone: list[Callable[[PeerId], None]] = []
-        self.declared_dead: list[Callable[[], None]] = []
+        self.dropped: list[Callable[[], None]] = []
         self._network = network
 
     def alive(self) -> tuple[PeerId, ...]:
@@ -94,5 +94,5 @@ class FakeExchange:
     def on_gone(self, callback: Callable[[PeerId], None]) -> None:
         self.gone.append(callback)
 
-    def on_declared_dead(self, callback: Callable[[], None]) -> None:
-        self.declared_dead.append(callback)
+    def on_dropped(self, callback: Callable[[], None]) -> None:
+        self.dropped.append(callback)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from concurrent.futures import Future, wait
 from typing import cast
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lepton_p2p.errors import Closed, ConfigError, Dropped, IntegrityError, RoundRejected, StateLost
+from lepton_p2p.gossip.account import ASK_AGAIN, EMPTY_ANSWERS
 from lepton_p2p.identity import PeerId, peer_id
 from lepton_p2p.jobs import GossipOptions, Job
 from lepton_p2p.jobs.strategy_options import STRATEGIES
@@ -23,13 +25,11 @@ from lepton_p2p.training.shards import ShardSampler
 from lepton_p2p.training.snapshots import Snapshot, capture, restore
 from lepton_p2p.training.strategies.base import Context, Report, Strategy, strategy
 
-ASK_AGAIN = 0.5
-"""Seconds without an answer after which a peer without weight asks the next one."""
 MAX_REJECTIONS = 3
-EMPTY_ANSWERS = 3
-"""How often in a row all living peers must say that they have no weight before the state counts as lost."""
 TOLD = 2.0
 """Seconds that a peer at the end waits for others to confirm that they know; who does not, finds out by itself."""
+SETTLING = 5.0
+"""Seconds that a peer at the end waits for shares on their way; those that still are go back to their senders."""
 
 log = structlog.get_logger()
 
@@ -58,7 +58,8 @@ class Gossip(Strategy):
     """The model holds z = x / w, so that pushing leaves it as it is and only the weight w is halved; what comes in is
     mixed in proportion to the weights.  The optimizer is each peer's own.
 
-    A founder has weight 1.  Whoever joins later (or was declared dead) has weight 0, asks, and takes half of a donor's.
+    A founder has weight 1.  Whoever joins later has weight 0, asks, and takes half of a donor's; so does a peer without
+    which the swarm has gone on, and gives up what it had.
     Which samples: a peer's own share (``shards.py``); every sample about equally often, not exactly once.
     At the end one round weighted by w makes all replicas equal.
     """
@@ -191,7 +192,6 @@ class Gossip(Strategy):
         """One consensus round weighted by w; afterwards all replicas are equal."""
         self._post.close()
         told = self._post.tell_counts(self._exchange.alive())
-        self._post.collect()  # nothing more comes in; and waiting is for what has not been collected
         self._settle(told)
         return self._agree()
 
@@ -207,7 +207,7 @@ class Gossip(Strategy):
             except Dropped as dropped:
                 log.warning("dropped by the swarm in the last round; entering again", reason=str(dropped))
                 self._final = False
-                self._post.void()
+                self._post.dropped()
         return self._consensus()
 
     def close(self) -> None:
@@ -215,11 +215,14 @@ class Gossip(Strategy):
 
     def _settle(self, told: list[Future[bool]]) -> None:
         wait(told, timeout=TOLD)
-        while not self._post.settled:
+        until = time.monotonic() + SETTLING
+        while not self._post.settled and time.monotonic() < until:
             if self._context.stop.is_set():
                 raise Closed("stopped while transfers were on their way")
             self._post.clear_up()
+            self._post.collect()  # with something in the inbox nothing is waited for
             self._post.wait(ASK_AGAIN)
+        self._post.settle()
 
     def _consensus(self) -> Report:
         state = [parameter.detach() for parameter in self._model.parameters()]

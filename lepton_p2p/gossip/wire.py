@@ -9,12 +9,11 @@ from enum import IntEnum
 
 from lepton_p2p.identity import PeerId
 
-VERSION = 1
+VERSION = 2
 MAX_COUNTS = 1024
 """Entries of the sample counter that travel; the smallest are left out beyond that."""
 _HEAD = struct.Struct("!BBQQdH")
 _ENTRY = struct.Struct("!16sQ")
-_LARGEST = 2**64 - 1
 
 
 class Kind(IntEnum):
@@ -22,8 +21,8 @@ class Kind(IntEnum):
 
     TRANSFER = 0
     """Half of my weight, with the tensors."""
-    QUERY = 1
-    """Have you got my transfer ``id``?  If not, never take it."""
+    CLAIM = 1
+    """I hold your transfer ``id`` as my ``hold``: is it mine?"""
     ASK = 2
     """I have no weight; push to me.  Answered with whether the asked peer has any."""
     COUNTS = 3
@@ -36,14 +35,14 @@ class Header:
 
     kind: Kind
     id: int = 0
-    settled: int = 0
+    hold: int = 0
     weight: float = 0.0
     counts: Mapping[PeerId, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """At most 28 + 24 * ``MAX_COUNTS`` bytes."""
         entries = sorted(self.counts.items(), key=lambda entry: -entry[1])[:MAX_COUNTS]
-        head = _HEAD.pack(VERSION, self.kind, self.id, self.settled, self.weight, len(entries))
+        head = _HEAD.pack(VERSION, self.kind, self.id, self.hold, self.weight, len(entries))
         return head + b"".join(_ENTRY.pack(bytes.fromhex(peer), count) for peer, count in entries)
 
     @classmethod
@@ -51,7 +50,7 @@ class Header:
         """Read what ``encode`` wrote; ``ValueError`` for anything else (bytes come from the network)."""
         if len(data) < _HEAD.size:
             raise ValueError("a gossip header is too short")
-        version, kind, number, settled, weight, count = _HEAD.unpack_from(data)
+        version, kind, number, hold, weight, count = _HEAD.unpack_from(data)
         if version != VERSION or kind > max(Kind) or count > MAX_COUNTS:
             raise ValueError(f"not a gossip header of version {VERSION}")
         if len(data) != _HEAD.size + count * _ENTRY.size:
@@ -59,7 +58,7 @@ class Header:
         if not 0.0 <= weight < float("inf"):
             raise ValueError(f"a weight is finite and at least 0, not {weight}")
         counts = {PeerId(peer.hex()): samples for peer, samples in _ENTRY.iter_unpack(data[_HEAD.size :])}
-        return cls(Kind(kind), number, settled, weight, counts)
+        return cls(Kind(kind), number, hold, weight, counts)
 
 
 class Counter:

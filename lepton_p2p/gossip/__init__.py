@@ -1,0 +1,1 @@
+"""Push-sum: whose weight it is, what is on its way, and who is asked for more.  Pure; it knows no tensors."""
