@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lepton_p2p.gossip import account, push_sum
 from lepton_p2p.membership import beliefs, exchange, seeds, table
 from lepton_p2p.replication import branches, cursor, footing
 from lepton_p2p.rounds import agreement, balloting, core, decision, meeting, position, progress, ring
@@ -27,11 +28,20 @@ from lepton_p2p.simulation.plan import Plan
 
 MUTANTS: dict[str, Callable[[], None]] = {}
 """What each switches off is its docstring; its name is what the table shows."""
+GOSSIP: set[str] = set()
+"""Those that are tried on swarms that gossip."""
+UNTOUCHED = {"": "all_reduce", "gossip": "gossip"}
+"""What is tried as it is."""
 
 
 def mutant(function: Callable[[], None]) -> Callable[[], None]:
     MUTANTS[function.__name__.replace("_", "-")] = function
     return function
+
+
+def mutant_of_gossip(function: Callable[[], None]) -> Callable[[], None]:
+    GOSSIP.add(function.__name__.replace("_", "-"))
+    return mutant(function)
 
 
 def nothing(*args: object, **kwargs: object) -> None:
@@ -349,6 +359,122 @@ def the_owners_incarnation() -> None:
     beliefs.Beliefs.learn = learn  # type: ignore[method-assign]
 
 
+# -- gossip --------------------------------------------------------------------------------------------------
+
+
+@mutant_of_gossip
+def what_came_back_is_not_given() -> None:
+    """Who asks for a share gets a yes, also after it came back to its sender."""
+
+    def give(self: Any, partner: Any, number: int, hold: int) -> bool:
+        return original(self, partner, number, hold) or number not in self._given
+
+    original = push_sum.Ledger.give
+    push_sum.Ledger.give = give  # type: ignore[method-assign]
+
+
+@mutant_of_gossip
+def copies_of_a_share() -> None:
+    """Who asks again for what it has been given gets a yes, also for a copy that came later."""
+
+    def give(self: Any, partner: Any, number: int, hold: int) -> bool:
+        return original(self, partner, number, hold) or number in self._given
+
+    original = push_sum.Ledger.give
+    push_sum.Ledger.give = give  # type: ignore[method-assign]
+
+
+@mutant_of_gossip
+def asking_for_a_share() -> None:
+    """What has arrived is the receiver's at once; what failed is the sender's as before."""
+
+    def answered(self: Any, now: float, number: int, answer: bool | None) -> bool:
+        return original(self, now, number, True)
+
+    original = account.Account.answered
+    account.Account.answered = answered  # type: ignore[method-assign]
+
+
+@mutant_of_gossip
+def the_same_answer_to_the_same_question() -> None:
+    """A sender forgets to whom it gave a share: who asks again, because it did not hear the yes, gets a no."""
+
+    def give(self: Any, partner: Any, number: int, hold: int) -> bool:
+        self._given.clear()
+        return original(self, partner, number, hold)
+
+    original = push_sum.Ledger.give
+    push_sum.Ledger.give = give  # type: ignore[method-assign]
+
+
+@mutant_of_gossip
+def taking_back() -> None:
+    """The weight of what did not get through is gone."""
+
+    def take_back(self: Any, number: int) -> float:
+        weight = original(self, number)
+        self.waiting -= weight
+        return weight
+
+    original = push_sum.Ledger.take_back
+    push_sum.Ledger.take_back = take_back  # type: ignore[method-assign]
+
+
+@mutant_of_gossip
+def halves() -> None:
+    """The weight is halved, and a quarter is sent."""
+
+    def offer(self: Any, partner: Any) -> Any:
+        transfer = original(self, partner)
+        if transfer is None:
+            return None
+        self.in_flight[transfer.id] = (partner, transfer.weight / 2)
+        return replace(transfer, weight=transfer.weight / 2)
+
+    original = push_sum.Ledger.offer
+    push_sum.Ledger.offer = offer  # type: ignore[method-assign]
+
+
+@mutant_of_gossip
+def whole_quanta() -> None:
+    """Weights are halved as floating-point numbers are, and sums of them rounded."""
+    push_sum.math = type("", (), {"floor": staticmethod(lambda number: number)})  # type: ignore[assignment]
+
+
+@mutant_of_gossip
+def telling_what_is_lost() -> None:
+    """A share whose sender is gone is lost without a word."""
+
+    def release(self: Any, sender: Any = None) -> Any:
+        return [replace(hold, asked=False) for hold in original(self, sender)]
+
+    original = account.Account.release
+    account.Account.release = release  # type: ignore[method-assign]
+
+
+@mutant_of_gossip
+def weight_of_who_is_believed_dead() -> None:
+    """Who is believed dead by somebody loses its weight."""
+
+    def gone(self: Any, peer: Any) -> Any:
+        self.ledger.weight = 0.0
+        return original(self, peer)
+
+    original = account.Account.gone
+    account.Account.gone = gone  # type: ignore[method-assign]
+
+
+@mutant_of_gossip
+def the_last_weights() -> None:
+    """Who was dropped has no say, also where nobody has any weight."""
+
+    def nobody_has_any(self: Any, alive: Any, times: int) -> bool:
+        answers = [self._answers.get(peer, 0) for peer in alive]
+        return bool(answers) and min(answers) >= times
+
+    account.Account.nobody_has_any = nobody_has_any  # type: ignore[method-assign]
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """seeds: how many it took, None if it was not caught; what: the invariant that broke."""
@@ -361,20 +487,22 @@ class Verdict:
 
 
 def judge(name: str, most: int) -> Verdict:
-    """Run seeds with the mutant ``name`` ("" for none) until an invariant breaks."""
-    if name:
+    """Run seeds with the mutant ``name`` (or one of ``UNTOUCHED``) until an invariant breaks."""
+    if name in MUTANTS:
         MUTANTS[name]()
+    strategy = UNTOUCHED.get(name) or ("gossip" if name in GOSSIP else "all_reduce")
     began = time.monotonic()
     for seed in range(most):
-        outcome = run(Plan(seed, 3, 10, frozenset(FAULTS)))
+        outcome = run(Plan(seed, 3, 10, frozenset(FAULTS), strategy=strategy))
         if outcome.violation:
             return _verdict(name, seed + 1, outcome.violation, began)
     return _verdict(name, None, "", began)
 
 
 def _verdict(name: str, count: int | None, violation: str, began: float) -> Verdict:
-    what = (MUTANTS[name].__doc__ or "").strip() if name else "Nothing: the code as it is."
-    return Verdict(name or "(none)", what, count, violation, time.monotonic() - began)
+    what = (MUTANTS[name].__doc__ or "").strip() if name in MUTANTS else "Nothing: the code as it is."
+    shown = name if name in MUTANTS else f"(none) {UNTOUCHED[name]}"
+    return Verdict(shown, what, count, violation, time.monotonic() - began)
 
 
 def _judge(job: tuple[str, int]) -> Verdict:
@@ -389,7 +517,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.only) - set(MUTANTS):
         parser.error(f"there is no mutant {', '.join(sorted(unknown))}")
-    names = options.only or ["", *MUTANTS]
+    names = options.only or [*UNTOUCHED, *MUTANTS]
     verdicts = []
     # Every mutant in a process of its own: nothing is ever switched on again.
     leave_it_to_me = (signal.SIGINT, signal.SIG_IGN)
@@ -402,7 +530,7 @@ def main() -> None:
     if options.json:
         with open(options.json, "w") as file:
             json.dump([{k: getattr(v, k) for k in Verdict.__slots__} for v in verdicts], file, indent=1)
-    escaped = [v.name for v in verdicts if (v.seeds is None) != (v.name == "(none)")]
+    escaped = [v.name for v in verdicts if (v.seeds is None) != (v.name not in MUTANTS)]
     caught_count = sum(v.seeds is not None for v in verdicts)
     print(f"{caught_count} caught within {options.seeds} seeds; wrong: {', '.join(escaped) or 'none'}")
     sys.exit(1 if escaped else 0)

@@ -16,9 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lepton_p2p.cli.exit_codes import INTERRUPTED, SIMULATION_FAILED, TERMINATED
 from lepton_p2p.errors import ConfigError
 from lepton_p2p.simulation.campaign import Tally, plans, run, sweep
+from lepton_p2p.simulation.gossip_swarm import swarm_of
 from lepton_p2p.simulation.mishaps import FAULTS
-from lepton_p2p.simulation.plan import Outcome, Plan
-from lepton_p2p.simulation.swarm import VirtualSwarm
+from lepton_p2p.simulation.plan import STRATEGIES, Outcome, Plan
 
 _SHOWN = 20
 """Violations that are printed; all of them are in the JSON."""
@@ -33,6 +33,9 @@ def simulate(
         str, typer.Option(metavar="KINDS", help=f"What may go wrong, with commas: all, or of {', '.join(FAULTS)}.")
     ] = "all",
     storm: Annotated[float, typer.Option(help="Virtual seconds during which things go wrong.", min=1.0)] = 30.0,
+    strategy: Annotated[
+        str, typer.Option(metavar="NAME", help=f"One of {', '.join(STRATEGIES)}: every eighth swarm gossips.")
+    ] = "both",
     seed: Annotated[int | None, typer.Option(help="Only this seed.", min=0)] = None,
     trace: Annotated[bool, typer.Option("--trace", help="With --seed: tell what happens, line by line.")] = False,
     workers: Annotated[int | None, typer.Option(help="Processes. Default: one per core.", min=1)] = None,
@@ -44,7 +47,9 @@ def simulate(
     the peers, and these must be together again within a bound. Exits with 31 if an invariant was broken.
     """
     fewest, most = _range(peers)
-    template = Plan(0, fewest, most, _kinds(faults), storm)
+    if strategy not in STRATEGIES:
+        raise ConfigError(f"--strategy {strategy}: it is one of {', '.join(STRATEGIES)}")
+    template = Plan(0, fewest, most, _kinds(faults), storm, strategy)
     if seed is not None:
         _one(template.of(seed), trace=trace, as_json=as_json)
         return
@@ -53,7 +58,8 @@ def simulate(
     began = time.monotonic()
     tally = _many(template, first, seeds, workers or os.cpu_count() or 1, quiet=as_json)
     seconds = time.monotonic() - began
-    replay = f"lepton-peer simulate --peers {peers} --faults {faults} --storm {storm:g} --trace --seed"
+    given = f"--peers {peers} --faults {faults} --storm {storm:g} --strategy {strategy}"
+    replay = f"lepton-peer simulate {given} --trace --seed"
     if as_json:
         typer.echo(json.dumps({**_table(tally), "seconds": seconds, "replay": replay}, indent=2))
     else:
@@ -89,14 +95,17 @@ def _one(plan: Plan, *, trace: bool, as_json: bool) -> None:
     def line(when: float, who: str, what: str) -> None:
         typer.echo(f"{when:10.4f}  {who:14} {what}", err=as_json)
 
-    outcome = VirtualSwarm(plan, line).run() if trace else run(plan)
+    outcome = swarm_of(plan, line).run() if trace else run(plan)
     if as_json:
         typer.echo(json.dumps(_story(outcome), indent=2))
     elif outcome.violation:
         typer.echo(f"seed {plan.seed}: {outcome.violation}")
     else:
+        done = f"{outcome.rounds} rounds, {outcome.retried} attempts more than needed"
+        if outcome.gossips:
+            done = f"{outcome.moved} shares changed hands, {outcome.returned} came back"
         typer.echo(
-            f"seed {plan.seed}: all is well; {outcome.rounds} rounds, {outcome.retried} attempts more than needed, "
+            f"seed {plan.seed}: all is well; {done}, "
             f"{outcome.simulated:.0f} s simulated, together again {outcome.recovery:.1f} s after the network healed"
         )
     if outcome.violation:
@@ -150,6 +159,7 @@ def _table(tally: Tally) -> dict[str, Any]:
         "branches_given_up": tally.abandoned,
         "branches_counted_high": tally.counted_high,
         "samples_used_twice": tally.doubled,
+        **_gossip(tally),
         "events": tally.steps,
         "recovery_seconds": {
             "median": statistics.median(recoveries) if recoveries else None,
@@ -158,6 +168,17 @@ def _table(tally: Tally) -> dict[str, Any]:
         },
         "faults": dict(sorted(tally.faults.items())),
         "violations": [{"seed": outcome.seed, "what": outcome.violation} for outcome in tally.violations],
+    }
+
+
+def _gossip(what: Tally | Outcome) -> dict[str, int]:
+    return {
+        "swarms_that_gossip": what.gossips,
+        "shares_that_changed_hands": what.moved,
+        "shares_that_came_back": what.returned,
+        "weights_that_died": what.died,
+        "weights_given_up": what.voided,
+        "shares_lost_between_two": what.lost,
     }
 
 
@@ -174,6 +195,7 @@ def _story(outcome: Outcome) -> dict[str, Any]:
         "branches_united": outcome.united,
         "branches_given_up": outcome.abandoned,
         "samples_used_twice": outcome.doubled,
+        **_gossip(outcome),
         "events": outcome.steps,
         "faults": dict(sorted(outcome.faults.items())),
     }
@@ -192,6 +214,12 @@ def _print(tally: Tally, seconds: float, replay: str) -> None:
         f"sides of splits brought in: {tally.united}, with {tally.doubled} samples used twice; "
         f"given up: {tally.abandoned}; counted too high: {tally.counted_high}"
     )
+    if tally.gossips:
+        typer.echo(
+            f"swarms that gossip: {tally.gossips}; shares that changed hands: {tally.moved}, "
+            f"that came back: {tally.returned}, lost between two: {tally.lost}; "
+            f"weights that died: {tally.died}, given up: {tally.voided}"
+        )
     typer.echo("faults: " + (", ".join(f"{kind} {count}" for kind, count in table["faults"].items()) or "none"))
     recovery = table["recovery_seconds"]
     if tally.recoveries:

@@ -31,24 +31,28 @@ EMPTY_ANSWERS = 3
 class Share:
     """A value that waits to be mixed into the own one.  number: of the transfer that came back, or of the hold.
 
-    own: it was this peer's before.
+    own: it was this peer's before.  founding: of what it is a share.
     """
 
     number: int
     weight: float
     own: bool
+    founding: int
 
 
 class Account:
-    """Of ``me``, who enters with ``weight``; ``first``: see ``Ledger``.
+    """Of ``me``, who enters with ``weight``; ``first``: see ``Ledger``; ``founding``: names what a founder's weight is
+    the whole of (64 bits, random).
 
     A peer without which the swarm has gone on (``dropped``) *yields*: it has no say, and asks for weight as a newcomer
-    does; what it then gets takes the place of what it has, which is given up.  But if nobody has any weight, its own
-    is all that there is, and counts again.
+    does.  If what it then gets is a share of the same whole as what it has, as after a split, it keeps that too; a
+    training that began apart from the swarm's is given up.  But if nobody has any weight, its own is all that there
+    is, and counts again.
     """
 
-    def __init__(self, me: PeerId, weight: float, first: int = 0) -> None:
+    def __init__(self, me: PeerId, weight: float, first: int = 0, founding: int = 0) -> None:
         self.ledger = Ledger(me, weight, first)
+        self.founding = founding
         self.inbox: deque[Share] = deque()
         self.yielding = False
         self.closing = False
@@ -74,7 +78,7 @@ class Account:
 
     def offer(self, partner: PeerId) -> Transfer | None:
         """Half of the weight for ``partner``, to be sent to it; None if there is none."""
-        return self.ledger.offer(partner) if self.weight else None
+        return self.ledger.offer(partner, self.founding) if self.weight else None
 
     def sent(self, now: float, number: int, *, taken: bool) -> None:
         """The message with a transfer has ended.  ``taken``: the partner said that it holds it."""
@@ -101,7 +105,7 @@ class Account:
             self._arrived.pop(number, None)
             weight = self.ledger.take_back(number)
             if weight:
-                self.inbox.append(Share(number, weight, own=True))
+                self.inbox.append(Share(number, weight, True, self.founding))
 
     # -- in -----------------------------------------------------------------------------------------------------
 
@@ -126,14 +130,15 @@ class Account:
         Whether the hold's value is needed no more: it is the sender's.
         """
         self._asking.discard(number)
-        if number not in self.ledger.holds:
+        hold = self.ledger.holds.get(number)
+        if hold is None:
             return False
         if answer is None:
             self._again[number] = now + RETRY
             return False
         self._again.pop(number, None)
         if answer:
-            self.inbox.append(Share(number, self.ledger.given(number), own=False))
+            self.inbox.append(Share(number, self.ledger.given(number), False, hold.transfer.founding))
         else:
             del self.ledger.holds[number]
         return not answer
@@ -152,9 +157,12 @@ class Account:
         if not self.inbox:
             return None
         share = self.inbox.popleft()
-        if self.yielding and not share.own:
-            self.ledger.give_up()
-            self.yielding = False
+        if not share.own:
+            if self.yielding and share.founding != self.founding:
+                self.ledger.give_up()
+                self.founding = share.founding
+            # Two that both have a say become one, whoever founded them.
+            self.yielding, self.founding = False, max(self.founding, share.founding)
         return share, self.ledger.mix(share.weight)
 
     # -- who has any ----------------------------------------------------------------------------------------------

@@ -4,10 +4,10 @@ Stochastic gradient push (arXiv 1811.10792) on the push-sum protocol of Kempe, D
 pushes half of its weight together with its value; values are mixed by weight; the total is conserved.
 
 Two peers cannot agree over a bad network on whether a share has changed hands (the two generals).  Hence one of them
-decides: a share belongs to its *sender* until the receiver, who has it in its hands already, asks for it and the sender
-says yes.  Before that the sender may take it back at any time, whatever has become of the message, and then says no for
-ever.  So a share is never in the swarm twice, whoever dies, is cut off, or is wrongly believed dead; and it is lost only
-where a peer that holds it dies, or where the sender dies between its yes and the receiver's hearing of it.
+decides: a share belongs to its *sender* until the receiver, who has it in its hands already, asks for it and the
+sender says yes.  Before that the sender may take it back at any time, whatever has become of the message, and then
+says no for ever.  So a share is never in the swarm twice, whoever dies, is cut off, or is wrongly believed dead; and it
+is lost only where a peer that holds it dies, or where the sender dies between its yes and the receiver's hearing of it.
 
 Pure: it knows weights and ids, not tensors, and no clock.
 """
@@ -24,16 +24,17 @@ QUANTUM = 2.0**-40
 MAX_WEIGHT = 2.0**12
 """What a transfer may claim to carry; up to twice as much is added without rounding."""
 REMEMBERED = 4096
-"""Transfers whose receivers may ask again, because the answer was lost; of older ones they are told no, and lose them."""
+"""Transfers whose receivers may ask again, if the answer was lost; of older ones they are told no, and lose them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """``weight`` on its way from ``sender``; ``(sender, id)`` is unique."""
+    """``weight`` on its way from ``sender``; ``(sender, id)`` is unique.  ``founding``: of what it is a share."""
 
     sender: PeerId
     id: int
     weight: float
+    founding: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Ledger:
 
     # -- out ----------------------------------------------------------------------------------------------------
 
-    def offer(self, partner: PeerId) -> Transfer | None:
+    def offer(self, partner: PeerId, founding: int = 0) -> Transfer | None:
         """Half of the weight for ``partner``; None if there is too little to halve."""
         half = math.floor(self.weight / 2 / QUANTUM) * QUANTUM
         if half < QUANTUM or partner == self.me:
@@ -78,7 +79,7 @@ class Ledger:
         self.weight -= half
         number = self._number()
         self.in_flight[number] = (partner, half)
-        return Transfer(self.me, number, half)
+        return Transfer(self.me, number, half, founding)
 
     def take_back(self, number: int) -> float:
         """It is not given away any more, whether or not it has arrived; the weight that waits to be mixed again.
@@ -106,10 +107,8 @@ class Ledger:
 
     def hold(self, transfer: Transfer) -> Hold | None:
         """It has arrived: its sender is to be asked for it.  None if it is here already, or carries no such weight."""
-        if any(
-            (other.transfer.sender, other.transfer.id) == (transfer.sender, transfer.id)
-            for other in self.holds.values()
-        ):
+        here = {(hold.transfer.sender, hold.transfer.id) for hold in self.holds.values()}
+        if (transfer.sender, transfer.id) in here:
             return None
         if not QUANTUM <= transfer.weight <= MAX_WEIGHT or transfer.weight % QUANTUM:
             return None

@@ -12,7 +12,7 @@ from lepton_p2p.identity import PeerId
 VERSION = 2
 MAX_COUNTS = 1024
 """Entries of the sample counter that travel; the smallest are left out beyond that."""
-_HEAD = struct.Struct("!BBQQdH")
+_HEAD = struct.Struct("!BBQQQdH")
 _ENTRY = struct.Struct("!16sQ")
 
 
@@ -31,18 +31,22 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """``counts``: samples used by each peer so far, as the sender knows (a G-counter: merged by maximum)."""
+    """``counts``: samples used by each peer so far, as the sender knows (a G-counter: merged by maximum).
+
+    id, weight, founding: of a transfer.  hold: see ``Kind.CLAIM``.
+    """
 
     kind: Kind
     id: int = 0
     hold: int = 0
     weight: float = 0.0
     counts: Mapping[PeerId, int] = field(default_factory=dict)
+    founding: int = 0
 
     def encode(self) -> bytes:
-        """At most 28 + 24 * ``MAX_COUNTS`` bytes."""
+        """At most 36 + 24 * ``MAX_COUNTS`` bytes."""
         entries = sorted(self.counts.items(), key=lambda entry: -entry[1])[:MAX_COUNTS]
-        head = _HEAD.pack(VERSION, self.kind, self.id, self.hold, self.weight, len(entries))
+        head = _HEAD.pack(VERSION, self.kind, self.id, self.hold, self.founding, self.weight, len(entries))
         return head + b"".join(_ENTRY.pack(bytes.fromhex(peer), count) for peer, count in entries)
 
     @classmethod
@@ -50,7 +54,7 @@ class Header:
         """Read what ``encode`` wrote; ``ValueError`` for anything else (bytes come from the network)."""
         if len(data) < _HEAD.size:
             raise ValueError("a gossip header is too short")
-        version, kind, number, hold, weight, count = _HEAD.unpack_from(data)
+        version, kind, number, hold, founding, weight, count = _HEAD.unpack_from(data)
         if version != VERSION or kind > max(Kind) or count > MAX_COUNTS:
             raise ValueError(f"not a gossip header of version {VERSION}")
         if len(data) != _HEAD.size + count * _ENTRY.size:
@@ -58,7 +62,7 @@ class Header:
         if not 0.0 <= weight < float("inf"):
             raise ValueError(f"a weight is finite and at least 0, not {weight}")
         counts = {PeerId(peer.hex()): samples for peer, samples in _ENTRY.iter_unpack(data[_HEAD.size :])}
-        return cls(Kind(kind), number, hold, weight, counts)
+        return cls(Kind(kind), number, hold, weight, counts, founding)
 
 
 class Counter:

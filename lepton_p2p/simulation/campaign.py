@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from lepton_p2p.simulation.gossip_swarm import swarm_of
 from lepton_p2p.simulation.plan import Outcome, Plan
-from lepton_p2p.simulation.swarm import VirtualSwarm
 
 _AT_ONCE = 8
 """Seeds that a worker takes at a time: enough that handing them out costs nothing."""
@@ -32,6 +32,12 @@ class Tally:
     doubled: int = 0
     abandoned: int = 0
     counted_high: int = 0
+    gossips: int = 0
+    moved: int = 0
+    returned: int = 0
+    voided: int = 0
+    died: int = 0
+    lost: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     recoveries: list[float] = field(default_factory=list)
     violations: list[Outcome] = field(default_factory=list)
@@ -49,6 +55,12 @@ class Tally:
         self.doubled += outcome.doubled
         self.abandoned += outcome.abandoned
         self.counted_high += outcome.counted_high
+        self.gossips += outcome.gossips
+        self.moved += outcome.moved
+        self.returned += outcome.returned
+        self.voided += outcome.voided
+        self.died += outcome.died
+        self.lost += outcome.lost
         self.faults.update(outcome.faults)
         if outcome.violation:
             self.violations.append(outcome)
@@ -64,7 +76,7 @@ class Tally:
 def run(plan: Plan) -> Outcome:
     """One seed."""
     began = time.process_time()
-    outcome = VirtualSwarm(plan).run()
+    outcome = swarm_of(plan).run()
     outcome.cpu = time.process_time() - began
     return outcome
 

@@ -21,6 +21,7 @@ INVARIANTS = {
     "samples-once": "every sample is used exactly once per pass",
     "united-exactly": "what one side of a split did is brought in whole, and no fewer are counted twice than were",
     "no-silent-restart": "a training does not begin anew in a lineage that has come further",
+    "mass-conserved": "what gossiping peers have, and what is under way, is what came in less what was given up",
     "incarnation": "incarnations never go back, and only their owner raises them",
     "no-crash": "no machine raises an exception, whatever happens",
     "bounded": "queues, memories and the number of messages stay within their bounds",

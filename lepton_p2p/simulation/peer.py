@@ -125,9 +125,13 @@ class VirtualPeer:
             self.agreement.unanswered = set(seeds)
             self._membership.feed(lambda now: self.swim.start(now, seeds, known))
             self.rounds.feed(lambda now: self.agreement.begin(now, found=found))
-            self.trainer.step()
+            self.train()
 
         self.do(begin)
+
+    def train(self) -> None:
+        """From now on."""
+        self.trainer.step()
 
     @property
     def running(self) -> bool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+STRATEGIES = ("all_reduce", "gossip", "both")
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a seed stands for: ``fewest`` to ``most`` peers (more may join).
 
-    kinds: of faults that may happen.  storm: seconds during which they do.
+    kinds: of faults that may happen.  storm: seconds during which they do.  strategy: "all_reduce", "gossip", or
+    "both": then every eighth seed is a swarm that gossips.
     """
 
     seed: int
@@ -18,6 +21,12 @@ class Plan:
     most: int
     kinds: frozenset[str]
     storm: float = 30.0
+    strategy: str = "all_reduce"
+
+    @property
+    def gossips(self) -> bool:
+        """Whether this seed is a swarm that gossips."""
+        return self.strategy == "gossip" or (self.strategy == "both" and self.seed % 8 == 7)
 
     def of(self, seed: int) -> Plan:
         """The same for another seed."""
@@ -32,7 +41,8 @@ class Outcome:
     recovery, cpu: seconds, in all, from the healing to the recovery of the core, and of computation.  rounds: decided;
     recovered: results fetched from others; retried: attempts after the first; steps: events.  united: branches that
     were brought in; doubled: samples that were used twice so; abandoned: branches that were given up;
-    counted_high: brought in with more samples counted as used twice than were.
+    counted_high: brought in with more samples counted as used twice than were.  gossips: 1 if it was a swarm that
+    gossips; moved, returned, voided, died, lost: see ``Book``.
     """
 
     seed: int
@@ -48,5 +58,11 @@ class Outcome:
     doubled: int = 0
     abandoned: int = 0
     counted_high: int = 0
+    gossips: int = 0
+    moved: int = 0
+    returned: int = 0
+    voided: int = 0
+    died: int = 0
+    lost: int = 0
     cpu: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)

@@ -34,6 +34,8 @@ _QUIET_RATE = 10.0
 class VirtualSwarm:
     """``trace``: gets a line for everything of interest, as (seconds, who, what)."""
 
+    _process = VirtualPeer
+
     def __init__(self, plan: Plan, trace: Callable[[float, str, str], None] | None = None) -> None:
         self.rng = rng = random.Random(plan.seed)
         self._plan, self._trace = plan, trace
@@ -143,7 +145,7 @@ class VirtualSwarm:
         rng = self.rng
         info = PeerInfo(PeerId(f"{rng.getrandbits(128):032x}"), host)
         seeds = [seed for seed in self._seeds if seed != host]
-        peer = VirtualPeer(
+        peer = self._process(
             self,
             info,
             self._timings,

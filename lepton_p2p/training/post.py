@@ -45,7 +45,8 @@ class Post:
         self._exchange = exchange
         self._target = target
         self._clock = clock
-        self._account = Account(me, weight, first=secrets.randbits(64))
+        founding = secrets.randbits(64) if weight else 0
+        self._account = Account(me, weight, first=secrets.randbits(64), founding=founding)
         self._outgoing = Images(model, OUTGOING)
         self._incoming = Images(model, INCOMING)
         self._sending: set[int] = set()
@@ -104,7 +105,8 @@ class Post:
                 return False
             self._sending.add(transfer.id)
             self._sent[transfer.id] = image
-            header = Header(Kind.TRANSFER, transfer.id, 0, transfer.weight, self.counter.snapshot()).encode()
+            counts = self.counter.snapshot()
+            header = Header(Kind.TRANSFER, transfer.id, 0, transfer.weight, counts, transfer.founding).encode()
         self._outgoing.copy_model(image)
         future = self._exchange.push(partner, header, image.memory)
         future.add_done_callback(partial(self._pushed, transfer.id))
@@ -223,7 +225,7 @@ class Post:
             closing = self._account.closing
         match header.kind:
             case Kind.TRANSFER:
-                return self._take(Transfer(sender, header.id, header.weight), payload)
+                return self._take(Transfer(sender, header.id, header.weight, header.founding), payload)
             case Kind.CLAIM:
                 with self.changed:
                     given = self._account.asked_for(sender, header.id, header.hold)
@@ -281,10 +283,10 @@ class Post:
                 log.warning("a share is lost, unless its sender has it still", sender=sender, weight=weight)
 
     def dropped(self) -> None:
-        """The swarm went on without this peer: what it holds gives way to what it gets from the others."""
+        """The swarm went on without this peer: it has no say before it has got something from the others."""
         with self.changed:
             if self._account.weight:
-                log.warning("the others went on without this peer: it asks for their weights, to give up its own")
+                log.warning("the others went on without this peer: it asks them for weight")
             self._account.dropped()
             self.changed.notify_all()
 

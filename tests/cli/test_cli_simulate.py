@@ -28,7 +28,7 @@ def test_it_tells_how_fast_it_was_and_what_went_wrong_on_the_way() -> None:
 
 
 def test_json_has_the_numbers() -> None:
-    result = CliRunner().invoke(app, [*SMALL, "--seeds", "2", "--first", "7", "--json"])
+    result = CliRunner().invoke(app, [*SMALL, "--seeds", "2", "--first", "8", "--json"])
     table = json.loads(result.stdout)
     assert table["seeds"] == 2
     assert table["violations"] == []
@@ -56,6 +56,17 @@ def test_a_broken_invariant_is_named_and_comes_with_the_command_that_replays_it(
     assert CliRunner().invoke(app, [*SMALL, "--seed", "4"]).exit_code == SIMULATION_FAILED
 
 
+def test_every_eighth_seed_is_a_swarm_that_gossips_and_all_are_if_told_so() -> None:
+    result = CliRunner().invoke(app, [*SMALL, "--seeds", "2", "--first", "7"])
+    assert "swarms that gossip: 1; shares that changed hands: " in result.stdout
+    result = CliRunner().invoke(app, [*SMALL, "--seeds", "2", "--strategy", "gossip", "--json"])
+    table = json.loads(result.stdout)
+    assert (table["swarms_that_gossip"], table["rounds"]) == (2, 0)
+    assert table["replay"].endswith("--strategy gossip --trace --seed")
+    result = CliRunner().invoke(app, [*SMALL, "--seed", "7", "--strategy", "gossip"])
+    assert "shares changed hands" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -63,6 +74,7 @@ def test_a_broken_invariant_is_named_and_comes_with_the_command_that_replays_it(
         (["--peers", "9..3"], "the smaller number first"),
         (["--peers", "0..3"], "there are 1 to"),
         (["--faults", "earthquake"], "there is no kind 'earthquake'"),
+        (["--strategy", "none"], "it is one of all_reduce, gossip, both"),
         (["--trace"], "add --seed N"),
     ],
 )

@@ -18,12 +18,12 @@ A, B, C, D = PEERS = tuple(PeerId(f"{index:032x}") for index in range(4))
 
 @pytest.fixture
 def a() -> Account:
-    return Account(A, 1.0, first=10)
+    return Account(A, 1.0, first=10, founding=7)
 
 
 @pytest.fixture
 def b() -> Account:
-    return Account(B, 1.0, first=1000)
+    return Account(B, 1.0, first=1000, founding=7)
 
 
 def pushed(sender: Account, receiver: Account, now: float = 0.0) -> tuple[Transfer, Hold]:
@@ -40,7 +40,7 @@ def test_a_share_changes_hands_when_it_is_asked_for(a: Account, b: Account) -> N
     assert [due.id for due in b.due(0.0)] == [hold.id]
     assert a.asked_for(B, transfer.id, hold.id)
     assert not b.answered(0.1, hold.id, True)
-    assert b.mix() == (Share(hold.id, 0.5, own=False), 0.5 / 1.5)
+    assert b.mix() == (Share(hold.id, 0.5, False, 7), 0.5 / 1.5)
     assert (a.weight, b.weight, a.settled, b.settled) == (0.5, 1.5, True, True)
 
 
@@ -48,7 +48,7 @@ def test_what_was_refused_or_did_not_get_through_comes_back_and_is_mixed_in(a: A
     transfer = a.offer(B)
     assert transfer is not None
     a.sent(0.0, transfer.id, taken=False)
-    assert a.mix() == (Share(transfer.id, 0.5, own=True), 0.5)
+    assert a.mix() == (Share(transfer.id, 0.5, True, 7), 0.5)
     assert (a.weight, a.settled) == (1.0, True)
 
 
@@ -102,17 +102,43 @@ def test_a_peer_that_others_believed_dead_keeps_its_weight(a: Account, b: Accoun
     assert (a.weight, b.weight) == (1.0, 1.0)
 
 
-def test_who_was_dropped_gives_up_its_weight_for_that_of_others(a: Account, b: Account) -> None:
+def gives(donor: Account, asker: Account) -> float:
+    """The share of what ``asker`` is given in the mix."""
+    transfer, hold = pushed(donor, asker)
+    asker.due(0.0)
+    donor.asked_for(asker.ledger.me, transfer.id, hold.id)
+    asker.answered(0.0, hold.id, True)
+    found = asker.mix()
+    assert found is not None
+    return found[1]
+
+
+def test_who_was_dropped_has_no_say_until_somebody_gives_it_weight(a: Account, b: Account) -> None:
     b.dropped()
     assert (b.weight, b.offer(A), b.wants(A)) == (0.0, None, False)
-    transfer, hold = pushed(a, b)
-    b.due(0.0)
-    a.asked_for(B, transfer.id, hold.id)
-    b.answered(0.0, hold.id, True)
-    found = b.mix()
-    assert found is not None
-    assert found[1] == 1.0, "the whole value is the donor's"
-    assert (b.weight, b.ledger.given_up) == (0.5, 1.0)
+    assert gives(a, b) == 0.5 / 1.5
+    assert (b.weight, b.ledger.given_up) == (1.5, 0.0), "both sides of a split keep what they did"
+
+
+def test_who_was_dropped_with_a_training_of_its_own_gives_that_up(a: Account) -> None:
+    b = Account(B, 1.0, first=1000, founding=3)
+    b.dropped()
+    assert gives(a, b) == 1.0, "the whole value is the donor's"
+    assert (b.weight, b.ledger.given_up, b.founding) == (0.5, 1.0, 7)
+
+
+def test_a_newcomer_has_a_share_of_what_its_donor_has(a: Account) -> None:
+    b = Account(B, 0.0)
+    assert gives(a, b) == 1.0
+    b.dropped()
+    gives(a, b)
+    assert b.ledger.given_up == 0.0
+
+
+def test_two_that_began_apart_and_both_have_a_say_become_one(a: Account) -> None:
+    b = Account(B, 1.0, first=1000, founding=9)
+    gives(b, a)
+    assert (a.founding, a.weight, a.ledger.given_up) == (9, 1.5, 0.0)
 
 
 def test_what_comes_back_to_one_that_was_dropped_is_no_donors(b: Account) -> None:
@@ -120,7 +146,7 @@ def test_what_comes_back_to_one_that_was_dropped_is_no_donors(b: Account) -> Non
     assert transfer is not None
     b.sent(0.0, transfer.id, taken=False)
     b.dropped()
-    assert b.mix() == (Share(transfer.id, 0.5, own=True), 0.5)
+    assert b.mix() == (Share(transfer.id, 0.5, True, 7), 0.5)
     assert (b.weight, b.ledger.weight) == (0.0, 1.0)
 
 
@@ -189,7 +215,7 @@ class Swarm(RuleBasedStateMachine):
 
     def enter(self, peer: PeerId) -> None:
         self.lives += 1
-        self.alive[peer] = Account(peer, 1.0, first=self.lives << 32)
+        self.alive[peer] = Account(peer, 1.0, first=self.lives << 32, founding=self.lives % 2 + 1)
         self.entered += 1.0
 
     def one(self, data: st.DataObject) -> Account:

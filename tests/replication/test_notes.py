@@ -46,6 +46,7 @@ headers = st.builds(
     st.integers(0, 2**64 - 1),
     st.floats(0, 1e9),
     st.dictionaries(peers, st.integers(0, 2**64 - 1), max_size=20),
+    st.integers(0, 2**64 - 1),
 )
 
 
