@@ -424,8 +424,8 @@ def taking_back() -> None:
 def halves() -> None:
     """The weight is halved, and a quarter is sent."""
 
-    def offer(self: Any, partner: Any) -> Any:
-        transfer = original(self, partner)
+    def offer(self: Any, partner: Any, founding: int) -> Any:
+        transfer = original(self, partner, founding)
         if transfer is None:
             return None
         self.in_flight[transfer.id] = (partner, transfer.weight / 2)

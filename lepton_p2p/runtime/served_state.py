@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from lepton_p2p.collectives.fetch import FetchServer
 from lepton_p2p.errors import StateLost
@@ -16,7 +17,7 @@ from lepton_p2p.training.store import SnapshotStore
 from lepton_p2p.transport.values import Manifest
 
 WEIGHTS = "weights"
-"""The kind under which weights for clients are served, by round."""
+"""The kind under which weights for clients are served, by numbers of their own."""
 _KEPT_WEIGHTS = 2
 
 
@@ -28,7 +29,8 @@ class ServedState(SnapshotStore):
         self._bridge, self._server = bridge, server
         self._waiters: list[asyncio.Future[None]] = []
         self._served: set[int] = set()
-        self._weights: dict[int, Snapshot] = {}
+        self._weights: dict[int, tuple[Snapshot, Snapshot]] = {}
+        self._exports = 0
 
     def hold(self, snapshot: Snapshot, peers: Iterable[PeerId]) -> None:
         """As in the base class (any thread); the snapshot is also served until it is released."""
@@ -73,11 +75,19 @@ class ServedState(SnapshotStore):
         return to_wire(SNAPSHOT, await asyncio.to_thread(lambda: snapshot.manifest))
 
     async def describe_weights(self, snapshot: Snapshot) -> Manifest:
-        """Serve ``snapshot`` (parameters and buffers) to clients; the last two are kept."""
-        self._weights[snapshot.round] = snapshot
-        self._server.provide(WEIGHTS, snapshot.round, snapshot.read)
+        """Serve ``snapshot`` (parameters and buffers) to clients; the last two are kept.
+
+        Rounds and steps do not tell them apart: the round in which gossip ends may have the number of a step, and a
+        lineage that was entered later those of another; and a client must not get chunks of two.
+        """
+        known = [numbered for given, numbered in self._weights.values() if given is snapshot]
+        if not known:
+            self._exports += 1
+            known = [replace(snapshot, round=self._exports)]
+            self._weights[self._exports] = (snapshot, known[0])
+            self._server.provide(WEIGHTS, self._exports, known[0].read)
         while len(self._weights) > _KEPT_WEIGHTS:
             oldest = next(iter(self._weights))
             del self._weights[oldest]
             self._server.withdraw(WEIGHTS, oldest)
-        return to_wire(WEIGHTS, await asyncio.to_thread(lambda: snapshot.manifest))
+        return to_wire(WEIGHTS, await asyncio.to_thread(lambda: known[0].manifest))

@@ -171,7 +171,9 @@ class Post:
         mixed = 0
         while True:
             with self.changed:
+                before = self._account.ledger.given_up
                 found = self._account.mix()
+                given_up = self._account.ledger.given_up - before
                 if found is None:
                     return mixed
                 share, part = found
@@ -181,6 +183,8 @@ class Post:
                     if came_back
                     else (self._incoming, self._held.pop(share.number))
                 )
+            if given_up:
+                log.warning("gave up what was trained apart from the swarm, for what the swarm has", weight=given_up)
             if part < 1.0 and not came_back:  # a newcomer's own values are nobody's opinion
                 self.disagreement = images.distance(image)
             images.mix_into_model(image, part)
