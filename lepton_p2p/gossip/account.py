@@ -7,7 +7,7 @@ simulator's numbers) are kept by the owner under the number of the transfer or h
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lepton_p2p.gossip.push_sum import Hold, Ledger, Transfer
@@ -63,6 +63,7 @@ class Account:
         self._again: dict[int, float] = {}
         self._owed: dict[PeerId, None] = {}
         self._answers: dict[PeerId, int] = {}
+        self._turn = 0
 
     @property
     def weight(self) -> float:
@@ -173,13 +174,20 @@ class Account:
             self._owed[peer] = None
         return self.weight > 0
 
-    def owed(self, alive: Collection[PeerId]) -> PeerId | None:
-        """Somebody who asked for weight and has not been offered any since."""
+    def next_partner(
+        self, alive: Collection[PeerId], *, due: bool, choose: Callable[[Sequence[PeerId]], PeerId]
+    ) -> PeerId | None:
+        """Whom to push to now: who asked for weight and was not offered any since; or anybody, if it is ``due``."""
         for peer in list(self._owed):
             del self._owed[peer]
             if peer in alive:
                 return peer
-        return None
+        return choose(sorted(alive)) if due and alive else None
+
+    def next_donor(self, alive: Collection[PeerId]) -> PeerId | None:
+        """Whom to ask for weight now: everybody in turn."""
+        self._turn += 1
+        return sorted(alive)[(self._turn - 1) % len(alive)] if alive else None
 
     def told(self, peer: PeerId, has: bool) -> None:
         """``peer`` was asked for weight, and said whether it has any."""

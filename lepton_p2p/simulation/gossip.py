@@ -65,7 +65,6 @@ class Gossiper:
         self._sent: dict[int, Mass] = {}
         self._sending: set[int] = set()
         self._held: dict[int, Mass] = {}
-        self._turn = 0
         self._stopped = False
         self._every = rng.randint(1, 3)
         book.entered(Mass(quanta(weight), self._marks))
@@ -126,9 +125,8 @@ class Gossiper:
 
     def _push(self, others: Sequence[PeerInfo]) -> None:
         alive = {peer.id for peer in others}
-        partner = self.account.owed(alive)
-        if partner is None and others and self.steps % self._every == 0:
-            partner = self._rng.choice(sorted(alive))
+        due = self.steps % self._every == 0
+        partner = self.account.next_partner(alive, due=due, choose=self._rng.choice)
         before = self.account.ledger.weight
         transfer = self.account.offer(partner) if partner is not None and len(self._sent) < OUTGOING else None
         if transfer is None or partner is None:
@@ -153,11 +151,13 @@ class Gossiper:
             del self._sent[number]
 
     def _ask(self, others: Sequence[PeerInfo]) -> None:
-        if others:
-            partner = sorted(peer.id for peer in others)[self._turn % len(others)]
-            self._turn += 1
-            told = self.account.told
-            self._mail.push(partner, Header(Kind.ASK), 0, lambda has: None if has is None else told(partner, has))
+        donor = self.account.next_donor({peer.id for peer in others})
+        if donor is not None:
+            self._mail.push(donor, Header(Kind.ASK), 0, lambda has: self._told(donor, has))
+
+    def _told(self, donor: PeerId, has: bool | None) -> None:
+        if has is not None:
+            self.account.told(donor, has)
 
     def clear_up(self) -> None:
         """Ask the senders of what it holds, if it is time to."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 
@@ -88,10 +88,12 @@ class Post:
 
     # -- out ----------------------------------------------------------------------------------------------------
 
-    def owed(self, alive: Collection[PeerId]) -> PeerId | None:
-        """Somebody who asked for weight and has not been pushed to since."""
+    def next_partner(
+        self, alive: Collection[PeerId], *, due: bool, choose: Callable[[Sequence[PeerId]], PeerId]
+    ) -> PeerId | None:
+        """See ``Account``."""
         with self.changed:
-            return self._account.owed(alive)
+            return self._account.next_partner(alive, due=due, choose=choose)
 
     def push_half(self, partner: PeerId) -> bool:
         """Send half of the weight, with the model as it is now, to ``partner``; False if nothing could be sent."""
@@ -141,8 +143,12 @@ class Post:
                 self._incoming.give_back(self._held.pop(number))
             self.changed.notify_all()
 
-    def ask(self, partner: PeerId) -> None:
-        """Tell ``partner`` that this peer has no weight; see ``nobody_has_any``."""
+    def ask(self, alive: Collection[PeerId]) -> None:
+        """Tell one of ``alive`` that this peer has no weight; see ``nobody_has_any``."""
+        with self.changed:
+            partner = self._account.next_donor(alive)
+        if partner is None:
+            return
         future = self._exchange.push(partner, Header(Kind.ASK).encode(), memoryview(b""))
         future.add_done_callback(partial(self._told, partner))
 

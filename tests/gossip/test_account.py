@@ -170,11 +170,25 @@ def test_who_has_nothing_knows_when_nobody_has() -> None:
     assert b.nobody_has_any([A], 2)
 
 
+def next_partner(account: Account, alive: set[PeerId], *, due: bool = False) -> PeerId | None:
+    return account.next_partner(alive, due=due, choose=lambda peers: peers[-1])
+
+
+def test_anybody_is_pushed_to_if_it_is_due(a: Account) -> None:
+    assert [next_partner(a, {B, C}, due=due) for due in (True, False)] == [C, None]
+    assert next_partner(a, set(), due=True) is None
+
+
+def test_everybody_is_asked_in_turn(a: Account) -> None:
+    assert [a.next_donor({C, B}) for _ in range(3)] == [B, C, B]
+    assert a.next_donor(()) is None
+
+
 def test_who_asks_is_owed_once(a: Account) -> None:
     assert a.wants(B)
     assert a.wants(C)
-    assert a.owed({C}) == C
-    assert a.owed({B, C}) is None
+    assert next_partner(a, {C}) == C
+    assert next_partner(a, {B, C}) is None, "B was gone when it was its turn"
 
 
 def test_who_has_closed_takes_nothing_and_gives_what_it_has_promised(a: Account, b: Account) -> None:
@@ -183,7 +197,7 @@ def test_who_has_closed_takes_nothing_and_gives_what_it_has_promised(a: Account,
     assert a.asked_for(B, transfer.id, hold.id)
     assert a.arrived(Transfer(B, 1, 0.5)) is None
     assert a.wants(B)
-    assert a.owed({B}) is None
+    assert next_partner(a, {B}) is None
 
 
 @dataclass

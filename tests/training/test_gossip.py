@@ -511,8 +511,8 @@ class TestPost:
 
     def test_who_asks_is_pushed_to_next(self, post: Post) -> None:
         assert self.receive(Header(Kind.ASK))
-        assert post.owed({IDS[1]}) == IDS[1]
-        assert post.owed({IDS[1]}) is None
+        partners = [post.next_partner({IDS[1]}, due=False, choose=lambda peers: peers[0]) for _ in range(2)]
+        assert partners == [IDS[1], None]
 
     def test_counters_spread_with_every_message(self, post: Post) -> None:
         self.receive(Header(Kind.COUNTS, counts={IDS[1]: 30, IDS[2]: 10**15}))

@@ -83,7 +83,6 @@ class Gossip(Strategy):
         self._sampler = ShardSampler(len(self._x), self._options.blocks, job.seed, me)
         # Which partner is nobody's business but this peer's; the seed makes runs of tests repeatable.
         self._random = random.Random(f"{job.seed}/{me}")
-        self._turn = 0
         self._step = 0
         self._skipped = 0
         self._final = False
@@ -137,20 +136,17 @@ class Gossip(Strategy):
             return self._report()
         alive = self._exchange.alive()
         used, loss = self._train(alive)
-        partner = self._post.owed(alive)
-        if partner is None and alive and self._step % self._options.push_every == 0:
-            partner = self._random.choice(sorted(alive))
+        due = self._step % self._options.push_every == 0
+        partner = self._post.next_partner(alive, due=due, choose=self._random.choice)
         if partner is not None:
             self._post.push_half(partner)
         return self._report(used, loss)
 
     def _ask(self) -> None:
-        alive = sorted(self._exchange.alive())
+        alive = self._exchange.alive()
         if self._post.nobody_has_any(alive, EMPTY_ANSWERS):
             raise StateLost("no living peer has any of the swarm's weights: start the swarm again with --job")
-        if alive:
-            self._post.ask(alive[self._turn % len(alive)])
-            self._turn += 1
+        self._post.ask(alive)
         self._post.wait(ASK_AGAIN)
 
     def _train(self, alive: tuple[PeerId, ...]) -> tuple[int, float | None]:
@@ -211,6 +207,8 @@ class Gossip(Strategy):
         return self._consensus()
 
     def close(self) -> None:
+        if not self._final and self._post.weight > 0 and self._exchange.alive():
+            log.info("the push-sum weight of this peer leaves the swarm with it", weight=self._post.weight)
         self._post.close()
 
     def _settle(self, told: list[Future[bool]]) -> None:
