@@ -183,7 +183,7 @@ class GossipSwarm(VirtualSwarm):
         for gossiper in core:
             gossiper.close()
         end = self.scheduler.now + UNCLAIMED + 4 * self._timings.agreement.promise_timeout
-        while self.scheduler.now < end:
+        while self.scheduler.now < end and not all(gossiper.account.settled for gossiper in core):
             self.scheduler.run(self.scheduler.now + RETRY)
             for gossiper in core:
                 gossiper.clear_up()

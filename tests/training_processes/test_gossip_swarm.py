@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from signal import SIGSTOP
+from signal import SIGCONT, SIGSTOP
 from statistics import fmean
 
 import pytest
@@ -82,3 +82,17 @@ async def test_one_joins_with_nothing_and_takes_part_in_the_last_round(swarm: Tr
     joiner = await swarm.start(*job, "--join", first.address, env={"PACE": str(PACE)})
     await swarm.done([first, joiner])
     assert any(step["new"] for step in joiner.steps), "it trained"
+
+
+async def test_one_that_was_stopped_and_believed_dead_comes_back_and_all_agree_in_the_end(swarm: TrainingSwarm) -> None:
+    job = ("--job", str(gossiping_digits(swarm.folder, passes=40)))
+    first = await swarm.start(*job, env={"PACE": str(PACE)})
+    others = [await swarm.start(*job, "--join", first.address, env={"PACE": str(PACE)}) for _ in range(2)]
+    await swarm.until("all train", lambda: all(peer.steps and peer.steps[-1]["new"] for peer in swarm.peers))
+    await steps_until_they_know(first, others)
+    first.signal(SIGCONT)
+    before = len(first.steps)
+    await swarm.until("it trains again", lambda: sum(step["new"] > 0 for step in first.steps[before + 1 :]) > 10)
+    await swarm.done(swarm.peers)
+    assert len({peer.rounds[peer.last_round]["metrics"]["accuracy"] for peer in swarm.peers}) == 1, "one model"
+    assert "gave up what was trained apart" not in first.log, "what it had is a share of the same training"
