@@ -196,16 +196,16 @@ class Account:
     def nobody_has_any(self, alive: Iterable[PeerId], times: int) -> bool:
         """Whether every one of ``alive`` (at least one) has said, ``times`` times in a row, to have none.
 
-        Who yields is not lost then: it has a say again.
+        Who yields is not lost then, nor if it is alone: it has a say again.
         """
         answers = [self._answers.get(peer, 0) for peer in alive]
-        if not answers or min(answers) < times:
+        if min(answers, default=times) < times:
             return False
         self._answers.clear()
         if self.yielding and self.ledger.weight:
             self.yielding = False
             return False
-        return True
+        return bool(answers)
 
     # -- the swarm ------------------------------------------------------------------------------------------------
 

@@ -160,6 +160,12 @@ def test_if_nobody_has_any_weight_that_of_the_dropped_counts_again(b: Account) -
     assert b.weight == 1.0
 
 
+def test_who_was_dropped_and_is_alone_now_goes_on_with_what_it_has(b: Account) -> None:
+    b.dropped()
+    assert not b.nobody_has_any([], 3)
+    assert b.weight == 1.0
+
+
 def test_who_has_nothing_knows_when_nobody_has() -> None:
     b = Account(B, 0.0)
     assert not b.nobody_has_any([], 1), "there may be somebody"
