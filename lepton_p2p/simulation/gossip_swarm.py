@@ -99,7 +99,7 @@ class GossipPeer(VirtualPeer):
             if gossiper is not None:
                 got.append(gossiper.receive(self.info.id, header, marks))
 
-        self._call(partner.address, arrive, lambda ok: answered(got[0] if ok and got else None), to)
+        self.call(partner.address, arrive, lambda ok: answered(got[0] if ok and got else None), to)
 
     def holds(self, who: PeerId, hold: int) -> bool:
         """See ``Mail``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lepton_p2p.identity import PeerId, PeerInfo
@@ -13,10 +13,8 @@ from lepton_p2p.membership.events import SwimEvent
 from lepton_p2p.rounds.agreement import Agreement
 from lepton_p2p.rounds.config import AgreementConfig
 from lepton_p2p.rounds.effects import DroppedOut
-from lepton_p2p.rounds.epoch import Epoch
 from lepton_p2p.rounds.messages import RoundMessage
 from lepton_p2p.rounds.patience import PatienceConfig
-from lepton_p2p.simulation.fetching import NOT_KEPT, Answer, Piece
 from lepton_p2p.simulation.lanes import Lane
 from lepton_p2p.simulation.machine import Clock, MachineRunner
 from lepton_p2p.simulation.neighbours import Opened
@@ -26,8 +24,7 @@ from lepton_p2p.simulation.replica import State
 from lepton_p2p.simulation.rounds import Kept, VirtualRounds
 from lepton_p2p.simulation.streams import Stream
 from lepton_p2p.simulation.trainer import VirtualTrainer
-
-_RETRY_BULK = 0.05
+from lepton_p2p.simulation.transfers import Transfers
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +90,7 @@ class VirtualPeer:
         self.swim = Swim(info, timings.swim, rng)
         self._membership = self._runner(self.swim, self._send_packet, self._swim_event, {})
         self.agreement = Agreement(info, timings.agreement, rng)
+        self._transfers = Transfers(self, world.network, rng)
         self.rounds = VirtualRounds(
             self,
             self.agreement,
@@ -105,7 +103,7 @@ class VirtualPeer:
             info,
             initial,
             self.rounds,
-            self,
+            self._transfers,
             world.oracle,
             pace=self._pace,
             stepped=lambda: world.stepped(self),
@@ -215,7 +213,7 @@ class VirtualPeer:
         self.do(lambda: call(self))
         return Door.STOPPED if self.stopped else Door.OPEN
 
-    def _call(
+    def call(
         self,
         address: str,
         call: Callable[[VirtualPeer], None],
@@ -224,6 +222,8 @@ class VirtualPeer:
         *,
         failures_only: bool = False,
     ) -> None:
+        """``call`` the process at ``address``, if it is ``to``; ``ended(ok)`` here: see ``Network.call``."""
+
         def arrive() -> Door:
             there = self._world.at(address)
             return Door.SHUT if there is None else there.visit(self, call, to)
@@ -241,7 +241,7 @@ class VirtualPeer:
         def failed(ok: bool) -> None:
             self._membership.feed(lambda now: self.swim.send_failed(now, to, packet))
 
-        self._call(to, lambda peer: peer._receive_packet(packet), failed, failures_only=True)
+        self.call(to, lambda peer: peer._receive_packet(packet), failed, failures_only=True)
 
     def _receive_packet(self, packet: Packet) -> None:
         self._membership.feed(lambda now: self.swim.receive(now, packet))
@@ -259,7 +259,7 @@ class VirtualPeer:
             if not ok:
                 self.rounds.feed(lambda now: self.agreement.send_failed(now, to, message))
 
-        self._call(to, lambda peer: peer._receive_round(message), over)
+        self.call(to, lambda peer: peer._receive_round(message), over)
 
     def _receive_round(self, message: RoundMessage) -> None:
         self.rounds.feed(lambda now: self.agreement.receive(now, message))
@@ -273,14 +273,6 @@ class VirtualPeer:
     def now(self) -> float:
         """The world's time."""
         return self._world.network.scheduler.now
-
-    def epoch(self) -> Epoch | None:
-        """The epoch that it is in."""
-        return self.agreement.epoch
-
-    def choose(self, peers: list[PeerInfo]) -> PeerInfo:
-        """Any of them."""
-        return self._rng.choice(peers)
 
     def connect(self, peer: PeerInfo, opened: Opened) -> None:
         """Open a stream to ``peer``: a call for the ticket, then the connection."""
@@ -301,56 +293,11 @@ class VirtualPeer:
                 stream.close(self, "its handshake was not finished")
             opened(None)
 
-        self._call(peer.address, accept, ended, peer.id)
+        self.call(peer.address, accept, ended, peer.id)
 
     def fetch_result(self, holder: PeerInfo, round: int, got: Callable[[Kept | None], None]) -> None:
         """Ask ``holder`` for the result of ``round``."""
-        found: list[Kept | None] = []
-
-        def look(peer: VirtualPeer) -> None:
-            kept = peer.rounds.kept
-            found.append(self._damaged(kept) if kept is not None and kept.round == round else None)
-
-        self._call(holder.address, look, lambda ok: got(found[-1] if ok and found else None), holder.id)
-
-    def _damaged(self, kept: Kept) -> Kept:
-        """As it arrives."""
-        network = self._world.network
-        if network.weather.flips and network.rng.random() < 20 * network.weather.flips:
-            network.counts["flip"] += 1
-            numbers = (kept.sum.numbers[0] ^ 1, *kept.sum.numbers[1:])
-            return replace(kept, sum=replace(kept.sum, numbers=numbers))
-        return kept
-
-    def completed(self) -> int:
-        """The last decided round."""
-        return self.agreement.progress.completed
-
-    def describe(self, donor: PeerInfo, round: int, got: Callable[[Answer], None]) -> None:
-        """Ask ``donor`` for the manifest of what it keeps of ``round``."""
-        found: list[Answer] = []
-        self._call(
-            donor.address,
-            lambda peer: found.append(peer.trainer.keeping.get(round) or NOT_KEPT),
-            lambda ok: got(found[-1] if ok and found else None),
-            donor.id,
-        )
-
-    def pull(self, donor: PeerInfo, round: int, index: int, got: Callable[[Piece | None], None]) -> None:
-        """Fetch one chunk; it takes its time."""
-        found: list[bool] = []
-
-        def ended(ok: bool) -> None:
-            network = self._world.network
-            bad = bool(network.weather.flips) and network.rng.random() < 20 * network.weather.flips
-            piece = Piece(index, damaged=bad) if ok and found and found[-1] else None
-            if bad:
-                network.counts["flip"] += 1
-            self.later(_RETRY_BULK * network.rng.random(), lambda: got(piece))
-
-        self._call(
-            donor.address, lambda peer: found.append(peer.trainer.keeping.get(round) is not None), ended, donor.id
-        )
+        self._transfers.result(holder, round, got)
 
     def accuse(self, peer: PeerId, reason: str) -> None:
         """A round broke because of ``peer``."""
