@@ -159,8 +159,10 @@ def _report(halves: Halves, options: argparse.Namespace) -> dict[str, Any]:
     sides = [_history(side) for side in (halves.left, halves.right)]
     heavier = 0 if any(DROPPED in peer.log for peer in halves.right) else 1
     prevailing, brought = sides[heavier], sides[1 - heavier]
-    alone = {key: line for key, line in brought.items() if key not in prevailing and line["at"] < halves.united}
     common = max(key[0] for key in prevailing.keys() & brought.keys() if prevailing[key]["at"] < halves.healed)
+    # Not those from before the others came, which they never told of.
+    parted = {key: line for key, line in brought.items() if key not in prevailing and key[0] > common}
+    alone = {key: line for key, line in parted.items() if line["at"] < halves.united}
     # Of a round that was under way when both met one may hold the result and bring that in later than the others.
     union = max((key[0] for key, line in prevailing.items() if _brings(line)), default=common)
     mine = {key: line for key, line in prevailing.items() if common < key[0] <= union}
