@@ -126,6 +126,8 @@ class Progress:
         base = decision.base
         if newcomer:
             obsolete = brought or self.digest != 0 or (self.rejected != "" and not decision.rejected)
+            # Its input has been under way, and may be in a result that the others hold: it must not be in two.
+            obsolete = obsolete or (self.attempts > 0 and base > self.completed)
             meant = member and self.completed == base - 1
             if decision.rejected and meant:
                 return self._reject(base, decision.rejected)
