@@ -65,7 +65,9 @@ class Node:
         self.on_gone: list[Callable[[PeerId], None]] = []
         self.on_dropped: list[Callable[[], None]] = []
         self.founded = False
-        """Whether this peer founded its lineage: it starts from its own state and needs nobody's."""
+        """Whether this peer founded a lineage: it has a state to start from and needs nobody's."""
+        self.left_behind = False
+        """Whether the swarm has gone on without it since then."""
         self.credentials: NodeCredentials | None = None
         """What this peer shows and whom it believes; None in a swarm without credentials."""
         self.offices: Offices | None = None
@@ -338,7 +340,8 @@ class Node:
                 if any(why != LEFT for _, why in decision.lost):
                     _log.warning("the swarm goes on without lost members", epoch=epoch.number, lost=lost)
                 _log.info("new epoch", number=epoch.number, members=names)
-                self.founded = self.founded or epoch.number == 1
+                if epoch.number == 1:
+                    self.founded, self.left_behind = True, False
                 if epoch.number == 1 and self.options.join:
                     start = "its checkpoint" if decision.origin else "the initial state"
                     _log.warning(
@@ -350,7 +353,7 @@ class Node:
                 _log.warning("waiting for the majority", why=text)
                 self.events.publish("paused", text, values={"present": present, "of": of})
             case fx.DroppedOut(reason=reason):
-                self.founded = False
+                self.left_behind = True
                 for callback in self.on_dropped:
                     callback()
                 self.events.publish("dropped", reason, peer=self.me.id)

@@ -58,8 +58,13 @@ class LinkExchange:
         self._gone.append(callback)
 
     def on_dropped(self, callback: Callable[[], None]) -> None:
-        """``callback()`` is called on the loop when this peer learns that the swarm went on without it."""
+        """``callback()`` is called on the loop when this peer learns that the swarm went on without it.
+
+        At once if it has been so since it founded its lineage: who makes its model meanwhile has no say either.
+        """
         self._dropped.append(callback)
+        if self._node.left_behind:
+            callback()
 
     def close(self) -> None:
         """On the loop: give up what is on its way (``Closed``), take nothing more, call nobody any more."""

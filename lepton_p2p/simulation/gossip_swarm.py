@@ -36,6 +36,7 @@ class GossipPeer(VirtualPeer):
 
     gossiper: Gossiper | None = None
     founded = False
+    left_behind = False
 
     def train(self) -> None:
         """As soon as there is an epoch."""
@@ -55,6 +56,8 @@ class GossipPeer(VirtualPeer):
             worked=lambda samples: self.rounds.feed(lambda now: self.agreement.worked(now, samples)),
             gave_up=self._gave_up,
         )
+        if self.left_behind:
+            self.gossiper.dropped()
         self.gossiper.step()
 
     def crash(self) -> None:
@@ -116,9 +119,10 @@ class GossipPeer(VirtualPeer):
         """As ``runtime.node`` does."""
         super().on_round_event(event)
         if isinstance(event, Installed):
-            self.founded = self.founded or event.epoch.number == 1
+            if event.epoch.number == 1:
+                self.founded, self.left_behind = True, False
         elif isinstance(event, DroppedOut):
-            self.founded = False
+            self.left_behind = True
             if self.gossiper is not None:
                 self.gossiper.dropped()
 

@@ -174,6 +174,15 @@ async def test_a_strategy_hears_that_the_swarm_went_on_without_its_peer_but_not_
     assert heard == [1]
 
 
+async def test_a_strategy_that_begins_when_its_founder_was_left_behind_hears_so_at_once(swarm: Swarm) -> None:
+    (peer,) = await swarm(1)
+    heard: list[int] = []
+    peer.node._round_event(DroppedOut("a larger swarm was met"))
+    peer.exchange.on_dropped(lambda: heard.append(1))
+    assert peer.node.founded, "it has a state to start from, if nobody else has one"
+    assert heard == [1]
+
+
 async def test_after_close_nothing_is_sent_taken_or_told(swarm: Swarm) -> None:
     one, other, third = await swarm(3)
     gone: list[PeerId] = []

@@ -38,6 +38,11 @@ def test_mass_is_conserved_whatever_happens() -> None:
     assert min(tally.moved, tally.returned, tally.died, tally.lost, tally.voided) > 0, "all of it has happened"
 
 
+def test_a_founder_that_is_left_behind_before_it_begins_has_the_only_weight() -> None:
+    """Seed 39: all were started again, and the founder was taken for dead for a moment, before its model was made."""
+    assert not run(Plan(39, 3, 16, ALL)).violation
+
+
 def test_both_sides_of_a_split_keep_what_they_did() -> None:
     """Every one of them was believed dead by somebody, and one side was dropped by the other."""
     outcomes = [run(plan(seed, 4, 6, frozenset({"split"}), 30.0)) for seed in range(8)]
