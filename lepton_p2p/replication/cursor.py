@@ -239,7 +239,9 @@ class Cursor:
         note = next((given[peer] for peer in sorted(founders) if given.get(peer)), None)
         seed = note.seed if note is not None else 0
         begun = replace(self, chain=link(self.chain, seed.to_bytes(8, "big")), last=None)
-        return replace(begun, trail=remember(self.trail, [*([self.mark] if self.chain else ()), begun.mark]))
+        # Who comes from a state that it had kept may meet those that held the one before.
+        before = [*((self.last,) if self.last else ()), *((self.mark,) if self.chain else ())]
+        return replace(begun, trail=remember(self.trail, [*before, begun.mark]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, strings and lists."""

@@ -58,12 +58,13 @@ def gather(gains: Iterable[Gain]) -> tuple[Gain, ...]:
 
 
 def common(root: Mark, one: Iterable[Gain], other: Iterable[Gain]) -> Mark:
-    """What two have in common that parted at ``root``: that, and branches that both have brought in since then (they
-    can have parted in the very round in which one was brought in).
+    """What two have in common that parted at ``root``: that, and branches that both have brought in since then, in the
+    same round (they can have parted in that very one).
+
+    A branch that they brought in each by itself has its own states on both trails, and may be where ``root`` is.
     """
-    theirs = {gain.chain: gain for gain in other}
-    twins = [(gain, theirs[gain.chain]) for gain in one if gain.chain in theirs]
-    both = [gain for gain, twin in twins if max(gain.at, twin.at) >= root.work]
+    theirs = set(other)
+    both = [gain for gain in one if gain in theirs and gain.at >= root.work]
     return root._replace(
         samples=root.samples + sum(gain.samples for gain in both),
         skips=root.skips + sum(gain.skips for gain in both),

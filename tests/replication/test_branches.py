@@ -198,6 +198,33 @@ def test_what_both_sides_have_brought_in_already_is_not_counted_again() -> None:
     assert done > samples - 60
 
 
+def test_what_two_sides_have_brought_in_each_by_itself_is_common_to_them_once() -> None:
+    whole = begun(10_000, 5)
+    whole.train(4)
+    one, two, third = (whole.split_off((peer,)) for peer in PEERS[:3])
+    one.train(5)
+    two.train(7)
+    third.train(6)
+    for side in (one, two):
+        side.take(third)
+    two.train(3)
+    before = one.cursor.samples
+    one.take(two)
+    assert one.cursor.samples == before + 7 * 5 + 3 * 2 * 5
+
+
+def test_who_missed_the_last_round_before_a_training_was_taken_up_again_has_nothing_to_bring() -> None:
+    """The only one that saw the end of it went on by itself, with what it had kept."""
+    whole = begun(1000, 5)
+    whole.train(7)
+    behind = whole.split_off(PEERS[:3])
+    whole.train(1)
+    notes = {PEERS[3]: Note(NoteFlag.WANTS_STATE | NoteFlag.RESCUES).encode()}
+    alone = replace(whole.cursor, claimants=(), entering=(), bearer=None)
+    again = alone.advance(members=PEERS[3:4], contributors=(), notes=notes, founders=PEERS[3:4])
+    assert branch_of(behind.cursor, again) is None
+
+
 def test_a_branch_that_was_brought_is_not_brought_again_and_its_rest_is() -> None:
     whole = begun(10_000, 5)
     whole.train(4)

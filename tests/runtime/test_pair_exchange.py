@@ -17,7 +17,9 @@ from lepton_p2p.errors import Closed, SwarmUnreachable
 from lepton_p2p.identity import PeerId
 from lepton_p2p.membership import DeclaredDead
 from lepton_p2p.presets import timings
-from lepton_p2p.rounds.effects import DroppedOut
+from lepton_p2p.rounds.effects import DroppedOut, Installed
+from lepton_p2p.rounds.epoch import Ballot, Epoch, Member
+from lepton_p2p.rounds.messages import Decision
 from lepton_p2p.runtime.job_host import JobHost
 from lepton_p2p.runtime.node import Node
 from lepton_p2p.runtime.options import NodeOptions
@@ -177,6 +179,8 @@ async def test_a_strategy_hears_that_the_swarm_went_on_without_its_peer_but_not_
 async def test_a_strategy_that_begins_when_its_founder_was_left_behind_hears_so_at_once(swarm: Swarm) -> None:
     (peer,) = await swarm(1)
     heard: list[int] = []
+    epoch = Epoch(1, Ballot(1, peer.id), (Member(peer.node.me, 1),))
+    peer.node._round_event(Installed(epoch, Decision(0, 0, (), 0)))
     peer.node._round_event(DroppedOut("a larger swarm was met"))
     peer.exchange.on_dropped(lambda: heard.append(1))
     assert peer.node.founded, "it has a state to start from, if nobody else has one"
