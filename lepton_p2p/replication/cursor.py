@@ -36,9 +36,9 @@ class Cursor:
     many contributors those had, all together.  samples, skips: used and skipped since the start.  claimants: who gets
     samples in the coming round, in order; nobody until the training starts.
 
-    entering: others who may hold the state, or come to it: the rest of the members of the last round, and who had
-    claims in it and fell away, but may fetch its result.  chain: names this state by the rounds that led to it.  last:
-    the state before it; trail: earlier ones, where a split may have begun (see ``trail.py``).  bearer: who brings its
+    entering: others who may hold the state, or come to it: the rest of the members of the last round.  parted: in that
+    somebody fell away, who may fetch its result all the same.  chain: names this state by the rounds that led to it.
+    last: the state before it; trail: earlier ones, where a split may have begun (see ``trail.py``).  bearer: who brings its
     branch into the coming round, in which nobody else has a share.  unions: branches that were brought in so far;
     gains: the last ones.  unites: whether any are; not where single peers are not trusted, since what one brings nobody
     else has seen.
@@ -58,6 +58,7 @@ class Cursor:
     skips: int = 0
     claimants: tuple[PeerId, ...] = ()
     entering: tuple[PeerId, ...] = ()
+    parted: bool = False
     chain: int = 0
     last: Mark | None = None
     trail: tuple[Mark, ...] = ()
@@ -122,15 +123,16 @@ class Cursor:
         branch = self._brought(contributors, given)
         moved = self._unite(branch) if branch else self._use(given, contributors, refused)
         ready = self._next_claimants(members, given, founders)
-        start = self._begun(founders, given)
+        start, apart = self._begun(founders, given), self._falls_apart(given, ready)
         return replace(
             moved,
             # The refused come last: places that come back are handed out first, and should go to somebody else.
             claimants=tuple(sorted(ready, key=lambda peer: peer in refused)),
-            entering=tuple(sorted({*members, *self.claimants}.difference(ready))),
+            entering=tuple(sorted(set(members).difference(ready))),
+            parted=apart,
             chain=link(start.chain, *(peer.encode() + notes.get(peer, b"") for peer in members)),
             last=start.mark,
-            trail=start._trail(branch, split=self._falls_apart(given, ready)),
+            trail=start._trail(branch, split=apart or self.parted),
             bearer=_bearer(members, given, branch) if self.unites else None,
         )
 
@@ -265,7 +267,7 @@ class Cursor:
             trail = tuple(_mark(item) for item in fields.pop("trail", ()))
             gains = tuple(Gain(*(_count(number) for number in item)) for item in fields.pop("gains", ()))
             last, bearer = fields.pop("last", ()), fields.pop("bearer", ())
-            unites = bool(fields.pop("unites", True))
+            unites, parted = bool(fields.pop("unites", True)), bool(fields.pop("parted", False))
             cursor = cls(
                 **{name: _count(value) for name, value in fields.items()},
                 returned=returned,
@@ -276,6 +278,7 @@ class Cursor:
                 last=_mark(last) if last else None,
                 bearer=peer_id(*bearer) if bearer else None,
                 unites=unites,
+                parted=parted,
             )
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"not a data cursor: {error}") from None

@@ -213,6 +213,21 @@ def test_what_two_sides_have_brought_in_each_by_itself_is_common_to_them_once() 
     assert one.cursor.samples == before + 7 * 5 + 3 * 2 * 5
 
 
+def test_who_fell_away_while_it_came_and_got_the_result_of_that_round_has_nothing_to_bring() -> None:
+    whole = begun(1000, 5)
+    whole.train(7)
+    plan = whole.cursor.plan()
+    notes = {peer: Note(NoteFlag.READY, plan[peer]).encode() for peer in whole.members}
+    notes[PEERS[4]] = Note(NoteFlag.WANTS_STATE).encode()
+    whole.cursor = whole.cursor.advance(
+        members=[*whole.members, PEERS[4]], contributors=list(whole.members), notes=notes
+    )
+    whole.train(1)  # without it
+    held = whole.cursor
+    whole.train(3)
+    assert branch_of(held, whole.cursor) is None
+
+
 def test_who_missed_the_last_round_before_a_training_was_taken_up_again_has_nothing_to_bring() -> None:
     """The only one that saw the end of it went on by itself, with what it had kept."""
     whole = begun(1000, 5)
