@@ -153,6 +153,8 @@ class Balloting(AgreementCore):
         sender = message.sender
         if self.me.id not in (peer.id for peer in message.candidates):
             return
+        if self.epoch is not None and message.ballot == self.epoch.ballot:
+            return  # it came twice, and the epoch that it asked for is here: to promise again would install it again
         known = self.epoch is None or sender.id in self.epoch.ids or sender.id in self._fellow
         # The proposer may hold a promise from before this peer left: to promise again would confirm that one.
         known = (known or message.unites) and message.ballot != self._given_up

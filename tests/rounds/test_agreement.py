@@ -13,9 +13,9 @@ from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.rounds.agreement import Agreement
 from lepton_p2p.rounds.config import AgreementConfig
 from lepton_p2p.rounds.effects import Installed
-from lepton_p2p.rounds.epoch import Ballot
+from lepton_p2p.rounds.epoch import Ballot, Epoch
 from lepton_p2p.rounds.meeting import TOLD_AT_ONCE
-from lepton_p2p.rounds.messages import Leaving, Prepare, Promise, Refusal
+from lepton_p2p.rounds.messages import Decision, Install, Leaving, Prepare, Promise, Refusal
 from lepton_p2p.sansio import Emit, Send
 
 SEEDS = int(os.environ.get("LEPTON_TEST_SEEDS", "150"))
@@ -233,6 +233,29 @@ def test_a_promise_is_not_given_twice_with_a_departure_between() -> None:
     (promise,) = replies(machine.receive(swarm.now, higher))
     assert isinstance(promise, Promise)
     assert (promise.report.epoch, promise.report.completed) == (None, 0)
+
+
+def test_a_proposal_that_comes_again_after_its_epoch_began_undoes_nothing() -> None:
+    """Calls are repeated over a new connection when theirs breaks, so that any message may come twice, and late."""
+    swarm, peers = swarm_of(2)
+    progress_of_all(swarm, 2)
+    machine, proposer = swarm.hosts[peers[1]].machine, swarm.hosts[peers[0]].machine.me
+    assert machine.epoch is not None
+    ballot, members = Ballot(machine.epoch.ballot.counter + 5, peers[0]), machine.epoch.members
+    prepare = Prepare(proposer, ballot, tuple(member.peer for member in members), "a link broke")
+    (promise,) = replies(machine.receive(swarm.now, prepare))
+    assert isinstance(promise, Promise)
+    done = machine.progress.completed
+    decision = Decision(done, machine.progress.digest, peers, machine.progress.work)
+    install = Install(proposer, Epoch(machine.epoch.number + 1, ballot, members), decision)
+    machine.receive(swarm.now, install)
+    if machine.progress.schema is None:
+        machine.start_round(swarm.now, 7)
+    machine.completed(swarm.now, machine.epoch.tag, 99, 2)
+    assert machine.progress.completed == done + 1
+    again = [*machine.receive(swarm.now, prepare), *machine.receive(swarm.now, install)]
+    assert again == []
+    assert (machine.progress.completed, machine.progress.digest) == (done + 1, 99)
 
 
 def replies(effects: Sequence[object]) -> list[object]:
