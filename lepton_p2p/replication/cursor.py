@@ -38,8 +38,8 @@ class Cursor:
 
     entering: others who may hold the state, or come to it: the rest of the members of the last round.  parted: in that
     somebody fell away, who may fetch its result all the same.  chain: names this state by the rounds that led to it.
-    last: the state before it; trail: earlier ones, where a split may have begun (see ``trail.py``).  bearer: who brings its
-    branch into the coming round, in which nobody else has a share.  unions: branches that were brought in so far;
+    last: the state before it; trail: earlier ones, where a split may have begun (see ``trail.py``).  bearer: who brings
+    its branch into the coming round, in which nobody else has a share.  unions: branches that were brought in so far;
     gains: the last ones.  unites: whether any are; not where single peers are not trusted, since what one brings nobody
     else has seen.
     """
