@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 from typing import Final
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 MAX_CONCURRENT_CALLS: Final = 1024
 """Calls in progress on a server, event streams included; more are refused (RESOURCE_EXHAUSTED), not queued."""
+
+MAX_CONNECTIONS: Final = 4096
+"""Connections to a server, finished handshakes or not, at most; see :func:`server_options`."""
 
 _BOTH = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -30,6 +34,17 @@ SERVER_OPTIONS: Final = (
     ("grpc.http2.min_ping_interval_without_data_ms", 1000),
     ("grpc.http2.max_ping_strikes", 5),
 )
+
+
+def server_options(connections: int = MAX_CONNECTIONS) -> tuple[tuple[str, str | int], ...]:
+    """``SERVER_OPTIONS``, and a bound on connections: whoever comes above it is hung up on before a handshake.
+
+    Half of the descriptors that the process may have stay for links, checkpoints and its own calls.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    bound = connections if files == resource.RLIM_INFINITY else min(connections, files // 2)
+    return (*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", bound))
+
 
 BULK_OPTIONS: Final = (
     *_BOTH,

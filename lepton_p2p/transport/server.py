@@ -17,7 +17,7 @@ from lepton_p2p.identity import join_address, split_address
 from lepton_p2p.transport.handlers import Handlers
 from lepton_p2p.transport.interceptor import Door
 from lepton_p2p.transport.metadata import Hello
-from lepton_p2p.transport.options import MAX_CONCURRENT_CALLS, SERVER_OPTIONS
+from lepton_p2p.transport.options import MAX_CONCURRENT_CALLS, server_options
 from lepton_p2p.transport.security import Security
 from lepton_p2p.transport.servicers import add_services
 
@@ -56,7 +56,7 @@ class ControlServer:
         self._probe(numeric)
         self._server = grpc.aio.server(
             interceptors=(Door(self._hello, self._security),),
-            options=SERVER_OPTIONS,
+            options=server_options(),
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
             compression=grpc.Compression.NoCompression,
         )
