@@ -7,15 +7,13 @@ flush of virtual synchrony, Birman and Joseph 1987; ballots as in Paxos.)
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from lepton_p2p.identity import PeerId, PeerInfo, short
 from lepton_p2p.rounds import effects as fx
 from lepton_p2p.rounds.core import AgreementCore
 from lepton_p2p.rounds.decision import decide
 from lepton_p2p.rounds.electorate import carries
 from lepton_p2p.rounds.epoch import NOBODY, Ballot, Epoch
-from lepton_p2p.rounds.messages import Decision, Install, Prepare, Promise, Refusal, Standing
+from lepton_p2p.rounds.messages import Decision, Install, Passed, Prepare, Promise, Refusal, Standing
 from lepton_p2p.rounds.proposal import Proposal
 from lepton_p2p.sansio import CancelTimer, Send, SetTimer
 
@@ -48,8 +46,7 @@ class Balloting(AgreementCore):
     def _ask_to_promise(self, proposal: Proposal, peer: PeerId) -> None:
         candidates = tuple(proposal.candidates.values())
         assert self.epoch is not None
-        tag = self.epoch.tag
-        prepare = Prepare(self.me, proposal.ballot, candidates, proposal.reason, tag, proposal.unites)
+        prepare = Prepare(self.me, proposal.ballot, candidates, proposal.reason, proposal.unites)
         self._out.append(Send(proposal.candidates[peer].address, prepare))
 
     def _on_promises_due(self, proposal: Proposal) -> None:
@@ -115,9 +112,7 @@ class Balloting(AgreementCore):
     def _on_promise(self, message: Promise) -> None:
         proposal = self._proposal
         if proposal is not None and proposal.ballot == message.ballot and message.report.peer == message.sender.id:
-            report = message.report
-            behind = report.epoch is not None and report.epoch.tag in self._tags
-            proposal.promised(replace(report, foreign=report.foreign and not behind))
+            proposal.promised(message.report)
             self._finish_if_complete()
 
     def _on_refusal(self, message: Refusal) -> None:
@@ -158,7 +153,6 @@ class Balloting(AgreementCore):
         known = self.epoch is None or sender.id in self.epoch.ids or sender.id in self._fellow
         # The proposer may hold a promise from before this peer left: to promise again would confirm that one.
         known = (known or message.unites) and message.ballot != self._given_up
-        foreign = self.epoch is not None and message.tag not in self._tags
         if not known or (self.epoch is None and not self._seeking):
             stranger = Refusal(self.me, message.ballot, self._promised, True, self.standing)
             self._out.append(Send(sender.address, stranger))
@@ -172,8 +166,7 @@ class Balloting(AgreementCore):
         self._fellow = frozenset(peer.id for peer in message.candidates)
         self._out += [CancelTimer("propose"), CancelTimer("promises")]
         self._await_install()
-        report = replace(self._report(), foreign=foreign)
-        self._out.append(Send(sender.address, Promise(self.me, message.ballot, report)))
+        self._out.append(Send(sender.address, Promise(self.me, message.ballot, self._report())))
 
     def _await_install(self) -> None:
         # A random share on top, so that members bound to a dead proposer do not all propose at once.
@@ -200,8 +193,8 @@ class Balloting(AgreementCore):
         self.held, self._owed = 0, (0, ())
         self._fellow = frozenset(epoch.ids)
         if self.me.id in decision.brought:
-            self._tags.clear()
-        self._tags.append(epoch.tag)
+            self._passed.clear()
+        self._passed.append(Passed(epoch.tag, decision.base))
         for peer in epoch.ids:
             self._waiting.pop(peer, None)
             if peer in self._alive:

@@ -12,7 +12,7 @@ from lepton_p2p.rounds import effects as fx
 from lepton_p2p.rounds.config import AgreementConfig
 from lepton_p2p.rounds.electorate import Electorate, carries
 from lepton_p2p.rounds.epoch import Ballot, Epoch
-from lepton_p2p.rounds.messages import Decision, Report, RoundMessage, Standing
+from lepton_p2p.rounds.messages import MAX_PASSED, Decision, Passed, Report, RoundMessage, Standing
 from lepton_p2p.rounds.progress import Progress
 from lepton_p2p.rounds.proposal import Proposal
 from lepton_p2p.sansio import CancelTimer, Emit, Send, SetTimer
@@ -24,7 +24,7 @@ Effect: TypeAlias = (
 
 
 MAJORITY = " majority"
-_REMEMBERED = 64
+_REMEMBERED = MAX_PASSED
 """Epochs of a lineage; who comes back after more than that comes back as a newcomer."""
 
 
@@ -70,7 +70,7 @@ class AgreementCore(ABC):
         self._waiting: dict[PeerId, PeerInfo] = {}
         self._invited: set[PeerId] = set()
         """Who of those that wait is in another lineage, which is to become one with this."""
-        self._tags: deque[int] = deque(maxlen=_REMEMBERED)
+        self._passed: deque[Passed] = deque(maxlen=_REMEMBERED)
         """Epochs through which this peer's lineage has come, as far as it was there; who is in one of them is of the
         same lineage, perhaps behind."""
         self._owed: tuple[int, tuple[Electorate, ...]] = (0, ())
@@ -111,7 +111,7 @@ class AgreementCore(ABC):
             self._out.append(fx.Halt())
 
     def _report(self) -> Report:
-        report = self.progress.report(self.me.id, self.epoch)
+        report = replace(self.progress.report(self.me.id, self.epoch), passed=tuple(self._passed))
         number, electorates = self._owed
         return report if self.epoch is not None else replace(report, number=number, electorates=electorates)
 

@@ -13,6 +13,7 @@ from functools import reduce
 from lepton_p2p.identity import PeerId, PeerInfo, short
 from lepton_p2p.rounds.electorate import Electorate, carries, gather, succeed
 from lepton_p2p.rounds.epoch import Ballot, Epoch, Member
+from lepton_p2p.rounds.lineages import lineages_of
 from lepton_p2p.rounds.messages import Decision, Report, Standing
 
 
@@ -64,20 +65,15 @@ def decide(
 def _one_lineage(
     reports: Mapping[PeerId, Report], *, majority: bool
 ) -> tuple[Mapping[PeerId, Report], tuple[PeerId, ...]]:
-    """The reports with those of all lineages but the heaviest made newcomers', and whose those are.
-
-    Whether it is of another lineage says the reporter; those of one epoch are of one.
-    """
-    lineages: dict[int, list[Report]] = {}
-    for report in reports.values():
-        if report.epoch is not None:
-            lineages.setdefault(report.epoch.tag if report.foreign else 0, []).append(report)
+    """The reports with those of all lineages but the heaviest made newcomers', and whose those are."""
+    lineages = lineages_of(reports.values())
     if len(lineages) < 2:
         return reports, ()
     carrying = [lineage for lineage, members in lineages.items() if majority and _carries(members)]
     standings = {lineage: _standing(lineages[lineage]) for lineage in carrying or lineages}
     best = reduce(lambda one, other: other if standings[one].lighter_than(standings[other]) else one, standings)
-    brought = {r.peer for lineage, members in lineages.items() if lineage != best for r in members}
+    staying = {report.peer for report in lineages[best]}
+    brought = {report.peer for members in lineages.values() for report in members if report.peer not in staying}
     newcomers = {peer: Report(peer, None) for peer in brought}
     return {**reports, **newcomers}, tuple(sorted(brought))
 

@@ -79,7 +79,7 @@ class Meeting(AgreementCore):
             return
         if sender.id in self.epoch.ids:
             tag, number = message.standing.tag, message.standing.number
-            if tag != self.epoch.tag and (number >= self.epoch.number or tag not in self._tags):
+            if tag != self.epoch.tag and (number >= self.epoch.number or tag not in {one.tag for one in self._passed}):
                 # A fellow member is in a later epoch, or another lineage, without us: proposing tells where we stand.
                 self._propose(f"{short(sender.id)} is in another epoch")
             return
@@ -125,7 +125,7 @@ class Meeting(AgreementCore):
         self._stop(reason)
         self.epoch, self._bound, self._proposal, self._given_up = None, False, None, self._promised
         self._waiting.clear()
-        self._tags.clear()
+        self._passed.clear()
         self._out += [CancelTimer("install"), CancelTimer("propose"), CancelTimer("announce"), CancelTimer("promises")]
         self.progress.forget()
         self._emit(fx.DroppedOut(reason))

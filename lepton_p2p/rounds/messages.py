@@ -6,10 +6,21 @@ The dialogue is one prepare/promise exchange with *all* candidates and one insta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.rounds.electorate import Electorate
 from lepton_p2p.rounds.epoch import Ballot, Epoch
+
+MAX_PASSED = 64
+"""Epochs that a report names."""
+
+
+class Passed(NamedTuple):
+    """An epoch that a lineage has come through, and the last round before it."""
+
+    tag: int
+    base: int
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,9 +74,9 @@ class Report:
     digest of that round's result if it holds the result (0: it does not), ``rejected`` why the round has none.
     ``pending`` is the round it has started and kept the input of (0: none), ``schema`` the hash of names,
     shapes, dtypes and operation of that input, ``attempts`` how often it has run it, ``broken`` why the last
-    attempt broke.  ``origin`` as in :class:`Standing`.  ``foreign``: the reporter's lineage has not come through the
-    proposer's epoch.  ``electorates``: who has to agree that the swarm goes
-    on (see ``electorate.py``; with policy majority only); ``number``: of the last epoch that a newcomer was in before.
+    attempt broke.  ``origin`` as in :class:`Standing`.  ``passed``: epochs that the reporter's lineage has come
+    through, as far as it was there, the newest last.  ``electorates``: who has to agree that the swarm goes on (see
+    ``electorate.py``; with policy majority only); ``number``: of the last epoch that a newcomer was in before.
     """
 
     peer: PeerId
@@ -80,7 +91,7 @@ class Report:
     attempts: int = 0
     broken: str = ""
     origin: int = 0
-    foreign: bool = False
+    passed: tuple[Passed, ...] = ()
     electorates: tuple[Electorate, ...] = ()
     number: int = 0
 
@@ -111,15 +122,13 @@ class Decision:
 class Prepare:
     """Stop, promise ``ballot`` to ``sender`` and report: an epoch of ``candidates`` is being formed.
 
-    ``tag``: of the epoch that the sender is in.  ``unites``: the candidates are of two lineages, one of which asked for
-    it.
+    ``unites``: the candidates are of two lineages, one of which asked for it.
     """
 
     sender: PeerInfo
     ballot: Ballot
     candidates: tuple[PeerInfo, ...]
     reason: str
-    tag: int = 0
     unites: bool = False
 
 

@@ -12,12 +12,14 @@ from lepton_p2p.rounds.electorate import MOST as MOST_ELECTORATES
 from lepton_p2p.rounds.electorate import Electorate, gather
 from lepton_p2p.rounds.epoch import Epoch, Member
 from lepton_p2p.rounds.messages import (
+    MAX_PASSED,
     Admit,
     AdmitReply,
     Announce,
     Decision,
     Install,
     Leaving,
+    Passed,
     Prepare,
     Promise,
     Refusal,
@@ -47,9 +49,9 @@ def round_message_to_wire(message: RoundMessage) -> pb.RoundMessage:
     """The protobuf message for ``message``; ``ValueError`` if a number is negative or has more than 64 bits."""
     out = pb.RoundMessage(sender=peer_to_wire(message.sender))
     match message:
-        case Prepare(_, ballot, candidates, reason, tag, unites):
+        case Prepare(_, ballot, candidates, reason, unites):
             wire = pb.Prepare(ballot=ballot_to_wire(ballot), candidates=map(peer_to_wire, candidates))
-            wire.tag, wire.unites = tag, unites
+            wire.unites = unites
             wire.reason = clip(reason)
             out.prepare.CopyFrom(wire)
         case Promise(_, ballot, report):
@@ -129,7 +131,7 @@ def _prepare_from_wire(sender: PeerInfo, prepare: pb.Prepare) -> Prepare:
     if not candidates:
         raise ValueError("a prepare without candidates")
     ballot, reason = ballot_from_wire(prepare.ballot), check_text(prepare.reason, "a reason")
-    return Prepare(sender, ballot, candidates, reason, prepare.tag, prepare.unites)
+    return Prepare(sender, ballot, candidates, reason, prepare.unites)
 
 
 def _unite_from_wire(sender: PeerInfo, unite: pb.Unite) -> Unite:
@@ -179,13 +181,14 @@ def _report_to_wire(report: Report) -> pb.Report:
         attempts=report.attempts,
         broken=clip(report.broken),
         state=report.state,
-        foreign=report.foreign,
+        passed=[pb.Passed(tag=one.tag, base=one.base) for one in report.passed],
         electorates=_electorates_to_wire(report.electorates),
         number=report.number,
     )
 
 
 def _report_from_wire(report: pb.Report) -> Report:
+    check_size(report.passed, "epochs", MAX_PASSED)
     return Report(
         peer=peer_id(report.peer),
         epoch=epoch_from_wire(report.epoch) if report.HasField("epoch") else None,
@@ -199,7 +202,7 @@ def _report_from_wire(report: pb.Report) -> Report:
         attempts=report.attempts,
         broken=check_text(report.broken, "a reason"),
         state=report.state,
-        foreign=report.foreign,
+        passed=tuple(Passed(one.tag, check_counter(one.base, "a round")) for one in report.passed),
         electorates=_electorates_from_wire(report.electorates),
         number=check_counter(report.number, "an epoch's number"),
     )

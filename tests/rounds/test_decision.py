@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lepton_p2p.identity import PeerId, PeerInfo
 from lepton_p2p.rounds.decision import decide
 from lepton_p2p.rounds.epoch import Ballot, Epoch, Member
-from lepton_p2p.rounds.messages import Decision, Report
+from lepton_p2p.rounds.messages import Decision, Passed, Report
 
 A, B, C, D = (PeerInfo(PeerId(letter * 32), f"host-{letter}:1") for letter in "abcd")
 OLD = Epoch(3, Ballot(5, A.id), (Member(B, 1), Member(A, 1), Member(C, 4)))
@@ -52,7 +52,7 @@ def test_a_newcomer_joins_behind_the_members_at_the_next_round() -> None:
 
 def test_a_member_without_a_result_of_its_own_is_still_a_newcomer() -> None:
     waiting = Epoch(4, Ballot(6, A.id), (Member(A, 1), Member(D, 8)))
-    epoch, _ = decided(report(A), Report(D.id, waiting, 7, 0))
+    epoch, _ = decided(report(A), Report(D.id, waiting, 7, 0, passed=(Passed(OLD.tag, 0), Passed(waiting.tag, 7))))
     assert epoch.number == 5
     assert epoch.members == (Member(A, 1), Member(D, 8))
 
@@ -100,7 +100,10 @@ def test_a_rejection_that_some_have_installed_holds_for_the_others() -> None:
 def test_a_newcomer_whose_first_round_was_rejected_starts_at_the_next() -> None:
     fresh = Epoch(4, Ballot(6, A.id), (Member(A, 1), Member(D, 8)))
     pending = {"pending": 8, "schema": 2}
-    epoch, decision = decided(report(A, pending=8, schema=1), Report(D.id, fresh, 7, 0, **pending))  # type: ignore[arg-type]
+    epoch, decision = decided(
+        report(A, pending=8, schema=1),
+        Report(D.id, fresh, 7, 0, passed=(Passed(OLD.tag, 0), Passed(fresh.tag, 7)), **pending),
+    )  # type: ignore[arg-type]
     assert decision.rejected
     assert epoch.members == (Member(A, 1), Member(D, 9))
 
@@ -109,7 +112,10 @@ def test_a_newcomer_in_its_first_round_does_not_wait_for_a_result_that_nobody_ho
     """Who held it is gone, and the others are newcomers themselves, to the round after it."""
     first = Epoch(4, Ballot(6, A.id), (Member(A, 1), Member(D, 8)))
     later = Epoch(5, Ballot(7, A.id), (Member(A, 1), Member(D, 8), Member(C, 9)))
-    epoch, decision = decided(Report(D.id, first, 7, 0, pending=8), Report(C.id, later, 8, 0))
+    epoch, decision = decided(
+        Report(D.id, first, 7, 0, pending=8),
+        Report(C.id, later, 8, 0, passed=(Passed(first.tag, 7), Passed(later.tag, 8))),
+    )
     assert decision == Decision(8, 0, (), 0)
     assert {member.id: member.since for member in epoch.members} == {D.id: 9, C.id: 9}
 

@@ -26,7 +26,7 @@ def own(peer: PeerInfo, **more: object) -> Report:
 
 
 def foreign(peer: PeerInfo, completed: int = 7, digest: int = 70, work: int = 15, **more: object) -> Report:
-    return Report(peer.id, OTHER, completed, digest, work=work, foreign=True, **more)  # type: ignore[arg-type]
+    return Report(peer.id, OTHER, completed, digest, work=work, **more)  # type: ignore[arg-type]
 
 
 def decided(*reports: Report) -> tuple[Epoch, Decision]:
@@ -55,7 +55,7 @@ def test_round_numbers_of_two_lineages_have_nothing_to_do_with_each_other() -> N
 
 
 def test_a_hollow_lineage_does_not_prevail_however_large() -> None:
-    _, decision = decided(own(A), *(Report(p.id, OTHER, 30, 300, foreign=True) for p in (B, C, D)))
+    _, decision = decided(own(A), *(Report(p.id, OTHER, 30, 300) for p in (B, C, D)))
     assert decision.brought == (B.id, C.id, D.id)
 
 

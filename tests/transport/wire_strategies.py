@@ -16,6 +16,7 @@ from lepton_p2p.rounds.messages import (
     Decision,
     Install,
     Leaving,
+    Passed,
     Prepare,
     Promise,
     Refusal,
@@ -101,7 +102,7 @@ def reports(peer: PeerId) -> st.SearchStrategy[Report]:
         pending=counters,
         schema=hashes,
         attempts=st.integers(0, 2**32 - 1),
-        foreign=booleans,
+        passed=st.lists(st.builds(Passed, hashes, counters), max_size=64).map(tuple),
         broken=lines,
         state=hashes,
     )
@@ -136,7 +137,7 @@ def unites(draw: st.DrawFn) -> Unite:
 
 
 ROUND_MESSAGES: dict[type[RoundMessage], st.SearchStrategy[RoundMessage]] = {
-    Prepare: st.builds(Prepare, peers, ballots, distinct_peers(1), lines, hashes, booleans),
+    Prepare: st.builds(Prepare, peers, ballots, distinct_peers(1), lines, booleans),
     Promise: promises(),
     Refusal: st.builds(Refusal, peers, ballots, ballots, booleans, st.none() | standings),
     Install: installs(),

@@ -138,6 +138,31 @@ class Electorate(_message.Message):
 Global___Electorate: _TypeAlias = Electorate  # noqa: Y015
 
 @_typing.final
+class Passed(_message.Message):
+    """An epoch that a lineage has come through."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    tag: _builtins.int
+    base: _builtins.int
+    """The last round before it."""
+    def __init__(
+        self,
+        *,
+        tag: _builtins.int = ...,
+        base: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Passed: _TypeAlias = Passed  # noqa: Y015
+
+@_typing.final
 class Report(_message.Message):
     """A member's frozen status, given with its promise."""
 
@@ -155,7 +180,7 @@ class Report(_message.Message):
     BROKEN_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
-    FOREIGN_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
     ELECTORATES_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     peer: _builtins.str
@@ -174,13 +199,15 @@ class Report(_message.Message):
     """Digest of what the pending input was made from, or 0."""
     origin: _builtins.int
     """As in Standing."""
-    foreign: _builtins.bool
-    """My lineage has not come through the proposer's epoch."""
     number: _builtins.int
     """Of the last epoch that a newcomer was in."""
     @_builtins.property
     def epoch(self) -> Global___Epoch:
         """Absent for a newcomer."""
+
+    @_builtins.property
+    def passed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Passed]:
+        """Epochs that my lineage has come through, as far as I was there, the newest last; at most 64."""
 
     @_builtins.property
     def electorates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Electorate]:
@@ -201,13 +228,13 @@ class Report(_message.Message):
         broken: _builtins.str = ...,
         state: _builtins.int = ...,
         origin: _builtins.int = ...,
-        foreign: _builtins.bool = ...,
+        passed: _abc.Iterable[Global___Passed] | None = ...,
         electorates: _abc.Iterable[Global___Electorate] | None = ...,
         number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "attempts", b"attempts", "broken", b"broken", "completed", b"completed", "digest", b"digest", "electorates", b"electorates", "epoch", b"epoch", "foreign", b"foreign", "number", b"number", "origin", b"origin", "peer", b"peer", "pending", b"pending", "rejected", b"rejected", "schema", b"schema", "state", b"state", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "attempts", b"attempts", "broken", b"broken", "completed", b"completed", "digest", b"digest", "electorates", b"electorates", "epoch", b"epoch", "number", b"number", "origin", b"origin", "passed", b"passed", "peer", b"peer", "pending", b"pending", "rejected", b"rejected", "schema", b"schema", "state", b"state", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
     _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
@@ -283,12 +310,9 @@ class Prepare(_message.Message):
     BALLOT_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
-    TAG_FIELD_NUMBER: _builtins.int
     UNITES_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """At most 500 characters."""
-    tag: _builtins.int
-    """Of the epoch that the sender is in."""
     unites: _builtins.bool
     """The candidates are of two lineages."""
     @_builtins.property
@@ -303,12 +327,11 @@ class Prepare(_message.Message):
         ballot: _common_pb2.Ballot | None = ...,
         candidates: _abc.Iterable[_common_pb2.PeerInfo] | None = ...,
         reason: _builtins.str = ...,
-        tag: _builtins.int = ...,
         unites: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "candidates", b"candidates", "reason", b"reason", "tag", b"tag", "unites", b"unites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "candidates", b"candidates", "reason", b"reason", "unites", b"unites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
