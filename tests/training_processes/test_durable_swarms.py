@@ -260,7 +260,8 @@ async def test_gossiping_peers_go_on_from_what_one_of_them_held(swarm: TrainingS
     shutil.rmtree(restarts.folder(0))
     after = await restarts.start(0, 1, 2)
     await swarm.done(after)
-    founder = next(peer for peer in after if RESUMED.search(peer.log))
+    # Another may have founded for a moment, with less: it has no say beside this one.
+    founder = max((peer for peer in after if RESUMED.search(peer.log)), key=lambda peer: resumed(peer)["samples"])
     assert founder is not after[0], "the one without a disk yields"
     assert resumed(founder)["samples"] == samples
     assert founder.steps[0]["samples"] >= samples
