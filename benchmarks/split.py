@@ -157,7 +157,7 @@ def _report(halves: Halves, options: argparse.Namespace) -> dict[str, Any]:
     peers = (*halves.left, *halves.right)
     _check_digests(peers)
     sides = [_history(side) for side in (halves.left, halves.right)]
-    heavier = 0 if any(DROPPED in peer.log for peer in halves.right) else 1
+    heavier = _heavier(halves, sides)
     prevailing, brought = sides[heavier], sides[1 - heavier]
     common = max(key[0] for key in prevailing.keys() & brought.keys() if prevailing[key]["at"] < halves.healed)
     # Not those from before the others came, which they never told of.
@@ -185,6 +185,18 @@ def _report(halves: Halves, options: argparse.Namespace) -> dict[str, Any]:
         "seconds": {"healed": round(halves.healed - halves.cut, 2), "united": round(halves.united - halves.cut, 2)},
         "loss": {"heavier": _losses(prevailing.values(), halves.cut), "other": _losses(alone.values(), halves.cut)},
     }
+
+
+def _heavier(halves: Halves, sides: list[dict[Round, Line]]) -> int:
+    """Which of the sides the other was brought into: 0 is the left one.
+
+    Both may have been dropped, one after the other, until all of them were together.
+    """
+    bringing = [line for lines in sides for line in lines.values() if _brings(line)]
+    if bringing:
+        first = min(bringing, key=lambda line: float(line["at"]))
+        return int(any(peer.id in first["shared"]["contributors"] for peer in halves.left))
+    return 0 if any(DROPPED in peer.log for peer in halves.right) else 1
 
 
 def _lines(peer: PeerProcess) -> dict[Round, Line]:
