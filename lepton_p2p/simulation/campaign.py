@@ -6,62 +6,28 @@ import itertools
 import multiprocessing
 import signal
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lepton_p2p.simulation.gossip_swarm import swarm_of
-from lepton_p2p.simulation.plan import Outcome, Plan
+from lepton_p2p.simulation.plan import Outcome, Plan, Sums
 
 _AT_ONCE = 8
 """Seeds that a worker takes at a time: enough that handing them out costs nothing."""
 
 
-@dataclass(slots=True)
-class Tally:
-    """Sums over outcomes (see ``Outcome``).  recoveries: of each healed swarm, seconds, in no order."""
+@dataclass(slots=True, kw_only=True)
+class Tally(Sums):
+    """Sums over outcomes.  recoveries: of each healed swarm, seconds, in no order."""
 
     seeds: int = 0
-    cpu: float = 0.0
-    simulated: float = 0.0
-    rounds: int = 0
-    recovered: int = 0
-    retried: int = 0
-    steps: int = 0
-    united: int = 0
-    doubled: int = 0
-    abandoned: int = 0
-    counted_high: int = 0
-    gossips: int = 0
-    moved: int = 0
-    returned: int = 0
-    voided: int = 0
-    died: int = 0
-    lost: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
     recoveries: list[float] = field(default_factory=list)
     violations: list[Outcome] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
         """And one more."""
         self.seeds += 1
-        self.cpu += outcome.cpu
-        self.simulated += outcome.simulated
-        self.rounds += outcome.rounds
-        self.recovered += outcome.recovered
-        self.retried += outcome.retried
-        self.steps += outcome.steps
-        self.united += outcome.united
-        self.doubled += outcome.doubled
-        self.abandoned += outcome.abandoned
-        self.counted_high += outcome.counted_high
-        self.gossips += outcome.gossips
-        self.moved += outcome.moved
-        self.returned += outcome.returned
-        self.voided += outcome.voided
-        self.died += outcome.died
-        self.lost += outcome.lost
-        self.faults.update(outcome.faults)
+        self.count(outcome)
         if outcome.violation:
             self.violations.append(outcome)
         else:

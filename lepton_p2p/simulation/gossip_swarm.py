@@ -168,14 +168,8 @@ class GossipSwarm(VirtualSwarm):
     def _together(self, hosts: list[str], goal: list[int]) -> bool:
         """Whether all see exactly each other, are in one epoch, have weight, and make steps."""
         core = [self._peers[host] for host in hosts]
-        if not all(peer.running for peer in core):
-            return False
-        ids = {peer.info.id for peer in core}
-        epoch = core[0].agreement.epoch
-        if epoch is None or set(epoch.ids) != ids or any(peer.agreement.epoch != epoch for peer in core):
-            return False
         gossipers = [gossiper for peer in core if (gossiper := self._gossiper(peer)) and gossiper.account.weight]
-        if len(gossipers) < len(core) or not all(self._sees_exactly(peer, ids) for peer in core):
+        if len(gossipers) < len(core) or not self._in_one_epoch(core):
             return False
         if not goal:
             goal += [gossiper.steps + _STEPS for gossiper in gossipers]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 STRATEGIES = ("all_reduce", "gossip", "both")
 
@@ -33,23 +33,18 @@ class Plan:
         return replace(self, seed=seed)
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What came of a seed.
+@dataclass(slots=True, kw_only=True)
+class Sums:
+    """What is counted in one story or in many.
 
-    violation: ``name: what was seen`` ("" if all is well).  peers: machines that there were in the end.  simulated,
-    recovery, cpu: seconds, in all, from the healing to the recovery of the core, and of computation.  rounds: decided;
-    recovered: results fetched from others; retried: attempts after the first; steps: events.  united: branches that
-    were brought in; doubled: samples that were used twice so; abandoned: branches that were given up;
-    counted_high: brought in with more samples counted as used twice than were.  gossips: 1 if it was a swarm that
-    gossips; moved, returned, voided, died, lost: see ``Book``.
+    simulated, cpu: seconds, in all and of computation.  rounds: decided; recovered: results fetched from others;
+    retried: attempts after the first; steps: events.  united: branches that were brought in; doubled: samples that were
+    used twice so; abandoned: branches that were given up; counted_high: brought in with more samples counted as used
+    twice than were.  gossips: swarms that gossip; moved, returned, voided, died, lost: see ``Book``.
     """
 
-    seed: int
-    violation: str = ""
-    peers: int = 0
     simulated: float = 0.0
-    recovery: float = 0.0
+    cpu: float = 0.0
     rounds: int = 0
     recovered: int = 0
     retried: int = 0
@@ -64,5 +59,23 @@ class Outcome:
     voided: int = 0
     died: int = 0
     lost: int = 0
-    cpu: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
+
+    def count(self, other: Sums) -> None:
+        """And what ``other`` has counted."""
+        for one in fields(Sums):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome(Sums):
+    """What came of a seed.
+
+    violation: ``name: what was seen`` ("" if all is well).  peers: machines that there were in the end.  recovery:
+    seconds from the healing to the recovery of the core.
+    """
+
+    seed: int
+    violation: str = ""
+    peers: int = 0
+    recovery: float = 0.0

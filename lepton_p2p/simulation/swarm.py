@@ -174,7 +174,7 @@ class VirtualSwarm:
 
     def run(self) -> Outcome:
         """Safety under everything, then liveness of those that can reach each other."""
-        outcome = Outcome(self._plan.seed)
+        outcome = Outcome(seed=self._plan.seed)
         try:
             self._storm()
             core = self._heal()
@@ -266,17 +266,21 @@ class VirtualSwarm:
     def _together(self, hosts: list[str], goal: list[int]) -> bool:
         """Whether all see exactly each other, are in one epoch with the same state, and three more rounds are done."""
         core = [self._peers[host] for host in hosts]
-        if not all(peer.running for peer in core):
-            return False
-        ids = {peer.info.id for peer in core}
-        epoch = core[0].agreement.epoch
-        if epoch is None or set(epoch.ids) != ids or any(peer.agreement.epoch != epoch for peer in core):
+        if not self._in_one_epoch(core):
             return False
         if not all(peer.trainer.footing.established and not peer.trainer.carried for peer in core):
             return False
         if not goal:
             goal.append(max(peer.agreement.progress.completed for peer in core) + 3)
-        if min(peer.agreement.progress.completed for peer in core) < goal[0]:
+        return min(peer.agreement.progress.completed for peer in core) >= goal[0]
+
+    def _in_one_epoch(self, core: list[VirtualPeer]) -> bool:
+        """Whether all run, see exactly each other, and are in one epoch of just them."""
+        if not all(peer.running for peer in core):
+            return False
+        ids = {peer.info.id for peer in core}
+        epoch = core[0].agreement.epoch
+        if epoch is None or set(epoch.ids) != ids or any(peer.agreement.epoch != epoch for peer in core):
             return False
         return all(self._sees_exactly(peer, ids) for peer in core)
 
