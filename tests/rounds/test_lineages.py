@@ -37,6 +37,10 @@ def test_two_sides_of_a_split_are_two() -> None:
     assert found(at(A, LEFT, FIRST), at(C, RIGHT, FIRST)) == {LEFT.tag: [A.id], RIGHT.tag: [C.id]}
 
 
+def test_two_that_began_apart_are_two_also_if_neither_has_done_a_round() -> None:
+    assert found(at(A, LEFT, completed=0), at(C, RIGHT, completed=0)) == {LEFT.tag: [A.id], RIGHT.tag: [C.id]}
+
+
 def test_who_has_just_come_to_an_epoch_need_not_know_those_before() -> None:
     newcomer = at(B, LEFT)
     assert found(newcomer, at(A, LEFT, FIRST), at(C, FIRST)) == {LEFT.tag: [B.id, A.id, C.id]}
