@@ -26,7 +26,7 @@ _KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A signature of ``rumour`` that has not been judged; ``name``: under which the judgement will be kept."""
+    """A signature of ``rumour`` that can be verified; ``name``: under which the judgement is kept."""
 
     rumour: Rumour
     name: bytes
@@ -65,14 +65,18 @@ class SignedClaims:
     def judge_accusation(self, rumour: Rumour) -> Verdict:
         return self._judge(self._accusation(rumour))
 
-    def unjudged(self, rumours: Iterable[Rumour]) -> list[Check]:
-        """The signatures of ``rumours`` that nobody has verified yet, as far as their signers are known."""
+    def checks(self, rumours: Iterable[Rumour]) -> list[Check]:
+        """The signatures of ``rumours``, as far as their signers are known."""
         found = []
         for rumour in rumours:
             found.append(self._word(rumour))
             if rumour.status in ACCUSATIONS:
                 found.append(self._accusation(rumour))
-        return [one for one in found if isinstance(one, Check) and one.name not in self._judged]
+        return [one for one in found if isinstance(one, Check)]
+
+    def judged(self, check: Check) -> bool | None:
+        """Whether the signature holds; None: nobody has verified it yet."""
+        return self._judged.get(check.name)
 
     def remember(self, check: Check, holds: bool) -> None:
         """Keep a judgement that was passed elsewhere (``Check.holds`` may run on any thread)."""

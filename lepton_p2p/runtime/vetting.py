@@ -119,13 +119,17 @@ class Vetting:
                 del self._waiting[packet.sender.id]
 
     async def _judge(self, told: Sequence[Rumour]) -> Rumour | None:
-        """Verify what has not been verified yet, up to the first claim that is forged, which is returned."""
-        for checks in _slices(self._claims.unjudged(told), _SLICE):
-            verdicts = await asyncio.to_thread(_verdicts, checks)
-            for check, holds in zip(checks, verdicts, strict=True):
+        """Verify what has not been verified yet, up to a claim that is forged, which is returned."""
+        checks = self._claims.checks(told)
+        for check in checks:
+            if self._claims.judged(check) is False:  # a forgery that was told before
+                return check.rumour
+        for some in _slices([check for check in checks if self._claims.judged(check) is None], _SLICE):
+            verdicts = await asyncio.to_thread(_verdicts, some)
+            for check, holds in zip(some, verdicts, strict=True):
                 self._claims.remember(check, holds)
             if not all(verdicts):
-                return checks[verdicts.index(False)].rumour
+                return some[verdicts.index(False)].rumour
         return None
 
     async def _meet(self, address: str, strangers: list[str]) -> None:

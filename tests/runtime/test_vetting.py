@@ -128,7 +128,8 @@ async def test_a_full_exchange_is_verified_before_it_is_heard() -> None:
     await desk.settle()
     [packet] = desk.fed
     assert packet.body == sync
-    assert not desk.credentials.claims.unjudged(sync.members), "nothing is left to be verified on the loop"
+    claims = desk.credentials.claims
+    assert all(claims.judged(check) for check in claims.checks(sync.members)), "nothing is left to verify on the loop"
 
 
 async def test_of_a_full_exchange_only_the_news_is_looked_at() -> None:
@@ -183,6 +184,17 @@ async def test_of_a_heap_with_a_forgery_in_it_only_the_forgery_is_handed_on() ->
     desk.tells(body=Sync(heap, reply=True))
     await desk.settle()
     assert [(packet.body, packet.rumours) for packet in desk.fed] == [(Gossip(), (forged,))] * 2
+
+
+async def test_a_heap_with_a_forgery_is_not_believed_more_when_it_comes_again() -> None:
+    members = [Member(number) for number in range(5)]
+    desk = Desk(*members)
+    forged = replace(members[0].alive(), incarnation=9)
+    heap = Sync((*(member.alive() for member in members), forged), reply=True)
+    for _ in range(3):
+        desk.tells(body=heap)
+        await desk.settle()
+    assert [(packet.body, packet.rumours) for packet in desk.fed] == [(Gossip(), (forged,))] * 3
 
 
 async def test_a_liar_is_named_once_in_words_that_say_what_to_do() -> None:
