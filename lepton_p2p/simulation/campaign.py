@@ -40,9 +40,13 @@ class Tally(Sums):
 
 
 def run(plan: Plan) -> Outcome:
-    """One seed."""
+    """One seed; an error that is the simulator's own says with which seed it came."""
     began = time.process_time()
-    outcome = swarm_of(plan).run()
+    try:
+        outcome = swarm_of(plan).run()
+    except Exception as error:
+        error.add_note(f"in the story of seed {plan.seed}")
+        raise
     outcome.cpu = time.process_time() - began
     return outcome
 

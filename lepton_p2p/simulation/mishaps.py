@@ -120,6 +120,8 @@ def one_way(swarm: Swarm) -> bool:
 def isolate(swarm: Swarm) -> bool:
     """One machine is cut off from all others."""
     hosts = swarm.hosts()
+    if len(hosts) < 2:
+        return False
     one = {swarm.rng.choice(hosts)}
     _until(swarm, [one], [set(hosts) - one], both=swarm.rng.random() < 0.6)
     return True
