@@ -146,7 +146,7 @@ async def test_a_peer_with_bad_numbers_is_named_and_all_hold_the_same_bytes(
     for reply in replies:
         assert reply["refused"] == [sinner.peer]
         assert set(reply["contributors"]) == honest
-        assert reply["attempts"] == 1
+        assert reply["attempts"] == 1, await swarm.story()
         for field in ("digest", "values", "members", "total_weight", "trimmed"):
             assert reply[field] == replies[0][field]
     assert told() - before == lies, "the one that owns the part that it is in says so, unless the sender does"
