@@ -66,7 +66,7 @@ class Meeting(AgreementCore):
                 first = int(self._rng.random() * len(outside))
                 outside = (outside[first:] + outside[:first])[:TOLD_AT_ONCE]
             for peer in outside:
-                self._out.append(Send(peer.address, Announce(self.me, standing, self.purpose)))
+                self._out.append(Send(peer.address, Announce(self.me, standing, self.purpose, self._promised)))
         self._out.append(SetTimer("announce", self._now + self._config.announce_interval))
 
     def _on_announce(self, message: Announce) -> None:
@@ -79,6 +79,8 @@ class Meeting(AgreementCore):
             return
         if sender.id in self.epoch.ids:
             tag, number = message.standing.tag, message.standing.number
+            if message.promised is not None and message.promised < self.epoch.ballot:
+                return  # it was said before the sender had heard of this epoch, and came late
             if tag != self.epoch.tag and (number >= self.epoch.number or tag not in {one.tag for one in self._passed}):
                 # A fellow member is in a later epoch, or another lineage, without us: proposing tells where we stand.
                 self._propose(f"{short(sender.id)} is in another epoch")
@@ -86,7 +88,7 @@ class Meeting(AgreementCore):
         mine, theirs = self.standing, message.standing
         assert mine is not None
         if not mine.yields_to(theirs):
-            self._out.append(Send(sender.address, Announce(self.me, mine, self.purpose)))
+            self._out.append(Send(sender.address, Announce(self.me, mine, self.purpose, self._promised)))
         elif mine.work and not mine.hollow_beside(theirs):
             present = tuple(member.peer for member in self.epoch.members if member.id not in self._gone)
             self._out.append(Send(sender.address, Unite(self.me, present, self.purpose, self._promised.counter)))

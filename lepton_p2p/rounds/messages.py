@@ -196,11 +196,15 @@ class AdmitReply:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """My lineage stands here: sent to live peers that are not in my epoch, so that split swarms meet."""
+    """My lineage stands here: sent to live peers that are not in my epoch, so that split swarms meet.
+
+    ``promised``: the highest ballot that I have promised, if I say so.
+    """
 
     sender: PeerInfo
     standing: Standing
     job: str
+    promised: Ballot | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,8 +68,11 @@ def round_message_to_wire(message: RoundMessage) -> pb.RoundMessage:
         case AdmitReply(_, queued, reason, seeking, held, behind):
             reply = pb.AdmitReply(queued=queued, reason=clip(reason), seeking=seeking, held=held, behind=behind)
             out.admit_reply.CopyFrom(reply)
-        case Announce(_, standing, job):
-            out.announce.CopyFrom(pb.Announce(standing=_standing_to_wire(standing), job=job))
+        case Announce(_, standing, job, promised):
+            announce = pb.Announce(standing=_standing_to_wire(standing), job=job)
+            if promised is not None:
+                announce.promised.CopyFrom(ballot_to_wire(promised))
+            out.announce.CopyFrom(announce)
         case Unite(_, members, job, counter):
             out.unite.CopyFrom(pb.Unite(members=map(peer_to_wire, members), job=job, counter=counter))
         case Leaving(_, reason, number):
@@ -97,8 +100,7 @@ def round_message_from_wire(message: pb.RoundMessage) -> RoundMessage:
         case "admit_reply":
             return _admit_reply_from_wire(sender, message.admit_reply)
         case "announce":
-            job = check_text(message.announce.job, "a job's digest", MAX_KEY)
-            return Announce(sender, _standing_from_wire(message.announce.standing), job)
+            return _announce_from_wire(sender, message.announce)
         case "unite":
             return _unite_from_wire(sender, message.unite)
         case "leaving":
@@ -147,6 +149,12 @@ def _promise_from_wire(sender: PeerInfo, promise: pb.Promise) -> Promise:
     if report.peer != sender.id:
         raise ValueError("a promise with another peer's report")
     return Promise(sender, ballot_from_wire(promise.ballot), report)
+
+
+def _announce_from_wire(sender: PeerInfo, announce: pb.Announce) -> Announce:
+    job = check_text(announce.job, "a job's digest", MAX_KEY)
+    promised = ballot_from_wire(announce.promised) if announce.HasField("promised") else None
+    return Announce(sender, _standing_from_wire(announce.standing), job, promised)
 
 
 def _refusal_from_wire(sender: PeerInfo, refusal: pb.Refusal) -> Refusal:

@@ -92,7 +92,7 @@ _ROUNDS = (
     Promise(_YOU, _BALLOT, _REPORT),
     Refusal(_YOU, _BALLOT, Ballot(4, _YOU.id), True, Standing(2, 3, 4, 5)),
     Install(_ME, _EPOCH, Decision(7, 8, (_ME.id,), 9, "", ((PeerId("c" * 32), "silent"),))),
-    Announce(_ME, Standing(2, 3, 4, 5), "0" * 64),
+    Announce(_ME, Standing(2, 3, 4, 5), "0" * 64, _BALLOT),
 )
 _TRAINED = Manifest(1, (training.TensorSpec("w", "float32", (3, 5), 0),), (bytes(32),), '{"cursor": null}', 60)
 _STATUS = StatusReport(_ME, "0.1", "lepton", Phase.TRAINING, members=(MemberStatus(_YOU, Status.ALIVE, 4, True),))

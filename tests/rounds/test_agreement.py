@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from model import VirtualSwarm
@@ -15,7 +16,7 @@ from lepton_p2p.rounds.config import AgreementConfig
 from lepton_p2p.rounds.effects import Installed
 from lepton_p2p.rounds.epoch import Ballot, Epoch
 from lepton_p2p.rounds.meeting import TOLD_AT_ONCE
-from lepton_p2p.rounds.messages import Decision, Install, Leaving, Prepare, Promise, Refusal
+from lepton_p2p.rounds.messages import Announce, Decision, Install, Leaving, Prepare, Promise, Refusal
 from lepton_p2p.sansio import Emit, Send
 
 SEEDS = int(os.environ.get("LEPTON_TEST_SEEDS", "150"))
@@ -316,6 +317,42 @@ def test_a_crowd_outside_is_told_by_and_by() -> None:
         assert len(sends) == TOLD_AT_ONCE
         told.update(sends)
     assert told == {peer.address for peer in crowd}
+
+
+def newcomer_and_what_was_announced_to_it() -> tuple[VirtualSwarm, PeerId, Announce]:
+    """A third peer has been admitted to an epoch of two; the first of them announced the epoch before just then."""
+    swarm, peers = swarm_of(2)
+    first = swarm.hosts[peers[0]].machine
+    outside = PeerInfo(PeerId("0" * 32), "10.0.0.1:7700")
+    first.alive(swarm.now, outside)
+    [late] = [
+        effect.message
+        for effect in first.timer(swarm.now, "announce")
+        if isinstance(effect, Send) and isinstance(effect.message, Announce)
+    ]
+    first.gone(swarm.now, outside.id, "left", left=True)
+    newcomer = swarm.add(found=False)
+    swarm.run_until(swarm.settled)
+    swarm.run(1.0)
+    return swarm, newcomer, late
+
+
+def test_what_was_announced_before_a_newcomer_was_admitted_and_comes_late_is_not_taken_for_another_lineage() -> None:
+    swarm, newcomer, late = newcomer_and_what_was_announced_to_it()
+    machine = swarm.hosts[newcomer].machine
+    assert machine.epoch is not None
+    assert late.standing.tag != machine.epoch.tag
+    assert not machine.receive(swarm.now, late)
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_a_fellow_member_that_announces_another_lineage_is_told_where_the_epoch_stands(says: bool) -> None:
+    swarm, newcomer, late = newcomer_and_what_was_announced_to_it()
+    machine = swarm.hosts[newcomer].machine
+    assert machine.epoch is not None
+    since = Ballot(machine.epoch.ballot.counter + 1) if says else None
+    effects = machine.receive(swarm.now, replace(late, promised=since))
+    assert any(isinstance(effect, Send) and isinstance(effect.message, Prepare) for effect in effects)
 
 
 def test_who_does_not_answer_a_proposal_is_asked_once_more_before_the_epoch_goes_on_without_it() -> None:

@@ -143,7 +143,7 @@ ROUND_MESSAGES: dict[type[RoundMessage], st.SearchStrategy[RoundMessage]] = {
     Install: installs(),
     Admit: st.builds(Admit, peers, digests, counters),
     AdmitReply: st.builds(AdmitReply, peers, booleans, lines, booleans, counters, booleans),
-    Announce: st.builds(Announce, peers, standings, digests),
+    Announce: st.builds(Announce, peers, standings, digests, st.none() | ballots),
     Unite: unites(),
     Leaving: st.builds(Leaving, peers, lines, counters),
 }

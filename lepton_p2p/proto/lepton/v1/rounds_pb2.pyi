@@ -494,19 +494,27 @@ class Announce(_message.Message):
 
     STANDING_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    PROMISED_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """As in Admit."""
     @_builtins.property
     def standing(self) -> Global___Standing: ...
+    @_builtins.property
+    def promised(self) -> _common_pb2.Ballot:
+        """The highest that the sender has promised; without it, what a fellow member of another epoch announces is not known
+        to be older than the epoch.
+        """
+
     def __init__(
         self,
         *,
         standing: Global___Standing | None = ...,
         job: _builtins.str = ...,
+        promised: _common_pb2.Ballot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["standing", b"standing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["promised", b"promised", "standing", b"standing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "standing", b"standing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "promised", b"promised", "standing", b"standing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
