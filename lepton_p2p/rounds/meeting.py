@@ -79,8 +79,8 @@ class Meeting(AgreementCore):
             return
         if sender.id in self.epoch.ids:
             tag, number = message.standing.tag, message.standing.number
-            if message.promised is not None and message.promised < self.epoch.ballot:
-                return  # it was said before the sender had heard of this epoch, and came late
+            if message.promised is not None and message.promised <= self.epoch.ballot:
+                return  # the sender said it before it was in this epoch: whoever goes elsewhere promises more
             if tag != self.epoch.tag and (number >= self.epoch.number or tag not in {one.tag for one in self._passed}):
                 # A fellow member is in a later epoch, or another lineage, without us: proposing tells where we stand.
                 self._propose(f"{short(sender.id)} is in another epoch")

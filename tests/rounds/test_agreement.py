@@ -337,11 +337,15 @@ def newcomer_and_what_was_announced_to_it() -> tuple[VirtualSwarm, PeerId, Annou
     return swarm, newcomer, late
 
 
-def test_what_was_announced_before_a_newcomer_was_admitted_and_comes_late_is_not_taken_for_another_lineage() -> None:
+@pytest.mark.parametrize("promised", [False, True], ids=["not heard of the epoch", "promised it"])
+def test_what_was_announced_before_a_newcomer_was_admitted_and_comes_late_is_not_taken_for_another_lineage(
+    promised: bool,
+) -> None:
     swarm, newcomer, late = newcomer_and_what_was_announced_to_it()
     machine = swarm.hosts[newcomer].machine
     assert machine.epoch is not None
     assert late.standing.tag != machine.epoch.tag
+    late = replace(late, promised=machine.epoch.ballot) if promised else late
     assert not machine.receive(swarm.now, late)
 
 
