@@ -317,8 +317,7 @@ class Node:
             self._membership.feed(lambda now: self.swim.expel(now, peer, reason))
 
     def _gone(self, peer: PeerInfo, reason: str) -> None:
-        left = reason == LEFT
-        self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, reason, left=left))
+        self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, reason))
         self.events.publish("gone", f"{short(peer.id)}: {reason}", peer=peer.id)
         for callback in self.on_gone:
             callback(peer.id)

@@ -192,16 +192,18 @@ class VirtualPeer:
     def leftovers(self, others: Collection[str]) -> str:
         """What it keeps for ``others`` (their addresses) or has not dealt with, in words; "" if all is tidy.
 
-        Chunks of the next round may be there before it has begun that; messages to those that do not answer wait.
+        Chunks of the next round may be there before it has begun that; messages to those that do not answer wait; and
+        who waits for the majority keeps what it will need then.
         """
         early = 2 * len(others) * len(self.trainer.state.numbers)
         kept = {
-            "results of rounds to replay": self.trainer.kept,
-            "states of lineages of its own": self.trainer.carried,
-            "snapshots": len(self.trainer.keeping.rounds()),
             "unsent messages": sum(lane.waiting for to, lane in self._lanes.items() if to in others),
             "chunks that nobody wants": max(0, self.rounds.inbox.held - early),
         }
+        if not self.agreement.paused:
+            kept["results of rounds to replay"] = self.trainer.kept
+            kept["states of lineages of its own"] = self.trainer.carried
+            kept["snapshots"] = len(self.trainer.keeping.rounds())
         return ", ".join(f"{count} {what}" for what, count in kept.items() if count)
 
     # -- messages ----------------------------------------------------------------------------------------
@@ -313,7 +315,7 @@ class VirtualPeer:
             case Died(peer=peer, reason=reason):
                 self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, reason))
             case Left(peer=peer):
-                self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, "it left", left=True))
+                self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, "it left"))
             case SeedAnswered(address=address):
                 self.agreement.unanswered.discard(address)
 

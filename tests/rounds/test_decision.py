@@ -135,6 +135,29 @@ def test_who_was_lost_is_passed_on() -> None:
 histories = st.lists(st.tuples(st.sampled_from((A, B, C)), st.integers(6, 7)), min_size=1, unique_by=lambda t: t[0].id)
 
 
+def two_sides(*, majority: bool) -> tuple[Epoch, Decision]:
+    """C, cut off from A and B with the result of the round that was under way, has seen more work than they have."""
+    side, alone = Epoch(4, Ballot(6, A.id), (Member(A, 1), Member(B, 1))), Epoch(4, Ballot(6, C.id), (Member(C, 4),))
+    voters = (frozenset({A.id, B.id, C.id}),)
+    went_on = {"passed": (Passed(OLD.tag, 4), Passed(side.tag, 7)), "electorates": voters, "work": 25}
+    behind = {"passed": (Passed(OLD.tag, 4), Passed(alone.tag, 8)), "electorates": voters, "work": 26}
+    reports = (
+        Report(A.id, side, 8, 80, **went_on),  # type: ignore[arg-type]
+        Report(B.id, side, 8, 80, **went_on),  # type: ignore[arg-type]
+        Report(C.id, alone, 8, 81, **behind),  # type: ignore[arg-type]
+    )
+    infos = {info.id: info for info in (A, B, C)}
+    return decide(BALLOT, infos, {r.peer: r for r in reports}, (), max_attempts=4, majority=majority)
+
+
+def test_the_side_with_the_majority_prevails_whatever_the_others_have_done() -> None:
+    assert two_sides(majority=False)[1].brought == (A.id, B.id)
+    _, decision = two_sides(majority=True)
+    assert decision.brought == (C.id,)
+    assert decision.holders == (A.id, B.id)
+    assert decision.electorates[-1] == frozenset({A.id, B.id, C.id})
+
+
 @given(histories, st.randoms(use_true_random=False))
 def test_the_order_of_the_reports_does_not_matter(history: list[tuple[PeerInfo, int]], rng: object) -> None:
     reports = [report(peer, completed, completed * 10, pending=completed + 1) for peer, completed in history]
