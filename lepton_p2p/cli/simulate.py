@@ -18,7 +18,7 @@ from lepton_p2p.errors import ConfigError
 from lepton_p2p.simulation.campaign import Tally, plans, run, sweep
 from lepton_p2p.simulation.gossip_swarm import swarm_of
 from lepton_p2p.simulation.mishaps import FAULTS
-from lepton_p2p.simulation.plan import STRATEGIES, Outcome, Plan
+from lepton_p2p.simulation.plan import POLICIES, STRATEGIES, Outcome, Plan
 
 _SHOWN = 20
 """Violations that are printed; all of them are in the JSON."""
@@ -36,6 +36,9 @@ def simulate(
     strategy: Annotated[
         str, typer.Option(metavar="NAME", help=f"One of {', '.join(STRATEGIES)}: every eighth swarm gossips.")
     ] = "both",
+    partitions: Annotated[
+        str, typer.Option(metavar="POLICY", help=f"One of {', '.join(POLICIES)}: majority in every eighth swarm.")
+    ] = "both",
     seed: Annotated[int | None, typer.Option(help="Only this seed.", min=0)] = None,
     trace: Annotated[bool, typer.Option("--trace", help="With --seed: tell what happens, line by line.")] = False,
     workers: Annotated[int | None, typer.Option(help="Processes. Default: one per core.", min=1)] = None,
@@ -49,7 +52,9 @@ def simulate(
     fewest, most = _range(peers)
     if strategy not in STRATEGIES:
         raise ConfigError(f"--strategy {strategy}: it is one of {', '.join(STRATEGIES)}")
-    template = Plan(0, fewest, most, _kinds(faults), storm, strategy)
+    if partitions not in POLICIES:
+        raise ConfigError(f"--partitions {partitions}: it is one of {', '.join(POLICIES)}")
+    template = Plan(0, fewest, most, _kinds(faults), storm, strategy, partitions)
     if seed is not None:
         _one(template.of(seed), trace=trace, as_json=as_json)
         return
@@ -58,7 +63,7 @@ def simulate(
     began = time.monotonic()
     tally = _many(template, first, seeds, workers or os.cpu_count() or 1, quiet=as_json)
     seconds = time.monotonic() - began
-    given = f"--peers {peers} --faults {faults} --storm {storm:g} --strategy {strategy}"
+    given = f"--peers {peers} --faults {faults} --storm {storm:g} --strategy {strategy} --partitions {partitions}"
     replay = f"lepton-peer simulate {given} --trace --seed"
     if as_json:
         typer.echo(json.dumps({**_table(tally), "seconds": seconds, "replay": replay}, indent=2))
@@ -158,6 +163,8 @@ def _table(tally: Tally) -> dict[str, Any]:
         "branches_united": tally.united,
         "branches_given_up": tally.abandoned,
         "branches_counted_high": tally.counted_high,
+        "swarms_with_majority": tally.majorities,
+        "swarms_that_wait_in_the_end": tally.waiting,
         "samples_used_twice": tally.doubled,
         **_gossip(tally),
         "events": tally.steps,
@@ -194,6 +201,7 @@ def _story(outcome: Outcome) -> dict[str, Any]:
         "results_recovered": outcome.recovered,
         "branches_united": outcome.united,
         "branches_given_up": outcome.abandoned,
+        "waits_in_the_end": bool(outcome.waiting),
         "samples_used_twice": outcome.doubled,
         **_gossip(outcome),
         "events": outcome.steps,
@@ -214,6 +222,10 @@ def _print(tally: Tally, seconds: float, replay: str) -> None:
         f"sides of splits brought in: {tally.united}, with {tally.doubled} samples used twice; "
         f"given up: {tally.abandoned}; counted too high: {tally.counted_high}"
     )
+    if tally.majorities:
+        typer.echo(
+            f"swarms of which one side goes on: {tally.majorities}; waiting for a majority in the end: {tally.waiting}"
+        )
     if tally.gossips:
         typer.echo(
             f"swarms that gossip: {tally.gossips}; shares that changed hands: {tally.moved}, "

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, fields, replace
 
 STRATEGIES = ("all_reduce", "gossip", "both")
+POLICIES = ("continue", "majority", "both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,8 @@ class Plan:
     """What a seed stands for: ``fewest`` to ``most`` peers (more may join).
 
     kinds: of faults that may happen.  storm: seconds during which they do.  strategy: "all_reduce", "gossip", or
-    "both": then every eighth seed is a swarm that gossips.
+    "both": then every eighth seed is a swarm that gossips.  partitions: "continue", "majority", or "both": then
+    only one side may go on in every eighth swarm that is split.
     """
 
     seed: int
@@ -22,11 +24,17 @@ class Plan:
     kinds: frozenset[str]
     storm: float = 30.0
     strategy: str = "all_reduce"
+    partitions: str = "continue"
 
     @property
     def gossips(self) -> bool:
         """Whether this seed is a swarm that gossips."""
         return self.strategy == "gossip" or (self.strategy == "both" and self.seed % 8 == 7)
+
+    @property
+    def majority(self) -> bool:
+        """Whether this seed is a swarm of which one side goes on when it is split."""
+        return self.partitions == "majority" or (self.partitions == "both" and self.seed % 8 == 3)
 
     def of(self, seed: int) -> Plan:
         """The same for another seed."""
@@ -40,7 +48,8 @@ class Sums:
     simulated, cpu: seconds, in all and of computation.  rounds: decided; recovered: results fetched from others;
     retried: attempts after the first; steps: events.  united: branches that were brought in; doubled: samples that were
     used twice so; abandoned: branches that were given up; counted_high: brought in with more samples counted as used
-    twice than were.  gossips: swarms that gossip; moved, returned, voided, died, lost: see ``Book``.
+    twice than were.  majorities: swarms of which one side goes on; waiting: those that in the end wait for a majority
+    that is not there.  gossips: swarms that gossip; moved, returned, voided, died, lost: see ``Book``.
     """
 
     simulated: float = 0.0
@@ -53,6 +62,8 @@ class Sums:
     doubled: int = 0
     abandoned: int = 0
     counted_high: int = 0
+    majorities: int = 0
+    waiting: int = 0
     gossips: int = 0
     moved: int = 0
     returned: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import traceback
 from collections.abc import Callable
 
@@ -27,6 +28,7 @@ _QUIET = 3.0
 """Seconds, and two rounds, after the recovery in which whatever is left over must go away."""
 _SLOWEST = 6.0
 """Times the usual pace: what the slowest peer may take for a step."""
+_SET = re.compile(r"frozenset\(\{([^}]*)\}\)")
 _QUIET_RATE = 10.0
 """Control messages per member and second besides gossip: probes and their answers, exchanges, announcements."""
 
@@ -40,7 +42,7 @@ class VirtualSwarm:
         self.rng = rng = random.Random(plan.seed)
         self._plan, self._trace = plan, trace
         self.scheduler = Scheduler()
-        self.oracle = Oracle()
+        self.oracle = Oracle(majority=plan.majority)
         preset = rng.choice(("local", "local", "lan"))
         self._timings = Timings.preset(preset)
         self.weather = Weather.draw(rng, plan.kinds)
@@ -155,6 +157,7 @@ class VirtualSwarm:
             speed=self._speed * rng.choice((1.0, 1.0, 1.0, 4.0)),
             version=version,
         )
+        peer.agreement.majority = self._plan.majority
         self._peers[host] = peer
         self.note(peer, "starts")
         # Whoever was started without an address to join founds a swarm.
@@ -180,6 +183,7 @@ class VirtualSwarm:
             core = self._heal()
             self._recover(core)
             outcome.recovery = self.scheduler.now - self._plan.storm
+            outcome.waiting = any(peer.agreement.paused for peer in core)
             self._check_leftovers([peer.info.address for peer in core])
         except Violation as violation:
             outcome.violation = str(violation)
@@ -187,7 +191,7 @@ class VirtualSwarm:
         outcome.simulated, outcome.steps = self.scheduler.now, self.scheduler.steps
         oracle = self.oracle
         outcome.united, outcome.doubled, outcome.abandoned = oracle.united, oracle.doubled, oracle.abandoned
-        outcome.counted_high = oracle.counted_high
+        outcome.counted_high, outcome.majorities = oracle.counted_high, self._plan.majority
         outcome.rounds, outcome.recovered, outcome.retried = oracle.rounds, oracle.recovered, oracle.retried
         outcome.faults = self.network.counts
         return outcome
@@ -264,10 +268,13 @@ class VirtualSwarm:
         return mourning + meeting + agreed + vigil.PATIENCE + 20 * 4 * self._speed
 
     def _together(self, hosts: list[str], goal: list[int]) -> bool:
-        """Whether all see exactly each other, are in one epoch with the same state, and three more rounds are done."""
+        """Whether all see exactly each other, are in one epoch with the same state, and three more rounds are done; or
+        wait together for the majority (policy ``majority``)."""
         core = [self._peers[host] for host in hosts]
         if not self._in_one_epoch(core):
             return False
+        if all(peer.agreement.paused for peer in core):
+            return True
         if not all(peer.trainer.footing.established and not peer.trainer.carried for peer in core):
             return False
         if not goal:
@@ -340,4 +347,5 @@ def _where(peer: VirtualPeer) -> str:
 
 
 def _plain(detail: object) -> str:
-    return str(detail)
+    """As text that is the same in every process: sets in order."""
+    return _SET.sub(lambda found: "{" + ", ".join(sorted(found[1].split(", "))) + "}", str(detail))

@@ -7,8 +7,8 @@ from typing import Any
 
 MUTANTS: dict[str, Callable[[], None]] = {}
 """What each switches off is its docstring; its name is what the table shows."""
-GOSSIP: set[str] = set()
-"""Those that are tried on swarms that gossip."""
+KINDS: dict[str, str] = {}
+"""Those that are tried on swarms of a kind of their own: "gossip", or "majority"."""
 
 
 def mutant(function: Callable[[], None]) -> Callable[[], None]:
@@ -17,7 +17,12 @@ def mutant(function: Callable[[], None]) -> Callable[[], None]:
 
 
 def mutant_of_gossip(function: Callable[[], None]) -> Callable[[], None]:
-    GOSSIP.add(function.__name__.replace("_", "-"))
+    KINDS[function.__name__.replace("_", "-")] = "gossip"
+    return mutant(function)
+
+
+def mutant_of_majority(function: Callable[[], None]) -> Callable[[], None]:
+    KINDS[function.__name__.replace("_", "-")] = "majority"
     return mutant(function)
 
 

@@ -62,9 +62,18 @@ def test_every_eighth_seed_is_a_swarm_that_gossips_and_all_are_if_told_so() -> N
     result = CliRunner().invoke(app, [*SMALL, "--seeds", "2", "--strategy", "gossip", "--json"])
     table = json.loads(result.stdout)
     assert (table["swarms_that_gossip"], table["rounds"]) == (2, 0)
-    assert table["replay"].endswith("--strategy gossip --trace --seed")
+    assert table["replay"].endswith("--strategy gossip --partitions both --trace --seed")
     result = CliRunner().invoke(app, [*SMALL, "--seed", "7", "--strategy", "gossip"])
     assert "shares changed hands" in result.stdout
+
+
+def test_in_every_eighth_seed_one_side_of_a_split_goes_on_and_in_all_if_told_so() -> None:
+    result = CliRunner().invoke(app, [*SMALL, "--seeds", "2", "--first", "3"])
+    assert "swarms of which one side goes on: 1; waiting for a majority in the end: " in result.stdout
+    result = CliRunner().invoke(app, [*SMALL, "--seeds", "2", "--partitions", "majority", "--json"])
+    assert json.loads(result.stdout)["swarms_with_majority"] == 2
+    result = CliRunner().invoke(app, [*SMALL, "--seeds", "2", "--partitions", "continue", "--first", "3"])
+    assert "one side goes on" not in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -75,6 +84,7 @@ def test_every_eighth_seed_is_a_swarm_that_gossips_and_all_are_if_told_so() -> N
         (["--peers", "0..3"], "there are 1 to"),
         (["--faults", "earthquake"], "there is no kind 'earthquake'"),
         (["--strategy", "none"], "it is one of all_reduce, gossip, both"),
+        (["--partitions", "none"], "it is one of continue, majority, both"),
         (["--trace"], "add --seed N"),
     ],
 )

@@ -123,6 +123,37 @@ def test_replicas_that_differ_after_the_same_rounds() -> None:
     breaks("bit-identical", lambda: oracle.applied(B, START, other, result))
 
 
+def trail_of(*peers: PeerId) -> list[tuple[State, State, RoundResult]]:
+    """Rounds of which each uses one more sample, by these."""
+    states, rounds = [START], []
+    for place, peer in enumerate(peers):
+        result = round_of({peer: (Range(place, place + 1),)})
+        states.append(step(states[-1], result))
+        rounds.append((states[-2], states[-1], result))
+    return rounds
+
+
+def test_two_sides_that_both_go_on_from_a_round_of_which_each_has_a_result() -> None:
+    one, two = trail_of(A.id, A.id, A.id), trail_of(A.id, B.id, B.id)
+    for majority in (True, False):
+        oracle = Oracle(majority=majority)
+        oracle.began(START)
+        for before, after, result in (*one, *two[:2]):
+            oracle.applied(A, before, after, result)
+        before, after, result = two[2]
+        if majority:
+            breaks("one-side-goes-on", lambda: oracle.applied(B, before, after, result))  # noqa: B023
+        else:
+            oracle.applied(B, before, after, result)
+
+
+def test_swarms_that_are_founded_apart_go_on_apart() -> None:
+    oracle = Oracle(majority=True)
+    oracle.began(START)
+    for before, after, result in (*trail_of(A.id, A.id), *trail_of(B.id, B.id)):
+        oracle.applied(A, before, after, result)
+
+
 def test_a_sample_that_is_used_twice() -> None:
     oracle, result = Oracle(), round_of({A.id: (Range(0, 2),), B.id: (Range(1, 3),)})
     oracle.began(START)

@@ -26,14 +26,15 @@ def test_without_faults_a_swarm_meets_once_and_repeats_nothing_but_for_joins() -
     assert not outcome.faults
 
 
-def test_a_seed_tells_the_same_story_in_every_process() -> None:
+@pytest.mark.parametrize("seed", ["10", "11", "15"], ids=["continue", "majority", "gossip"])
+def test_a_seed_tells_the_same_story_in_every_process(seed: str) -> None:
     command = [
         sys.executable,
         "-m",
         "lepton_p2p",
         "simulate",
         "--seed",
-        "11",
+        seed,
         "--trace",
         "--peers",
         "6..12",
@@ -42,9 +43,9 @@ def test_a_seed_tells_the_same_story_in_every_process() -> None:
     ]
     stories = {
         subprocess.run(
-            command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True, timeout=120
+            command, env={**os.environ, "PYTHONHASHSEED": hashes}, capture_output=True, check=True, timeout=120
         ).stdout
-        for seed in ("1", "2")
+        for hashes in ("1", "2")
     }
     (story,) = stories
     assert story.count(b"\n") > 100
