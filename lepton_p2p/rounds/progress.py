@@ -36,6 +36,8 @@ class Progress:
         self.work = 0
         self.origin = 0
         self.told = 0
+        self._begun: int | None = None
+        """The round with whose result the caller has told that the lineage's state begins."""
         self.electorates: tuple[Electorate, ...] = ()
         self.schema: int | None = None
         self.state = 0
@@ -81,8 +83,9 @@ class Progress:
         return was
 
     def begin(self, work: int) -> None:
-        """The lineage's state is one with so much work in it."""
+        """The lineage's state, from the round decided last, is one with so much work in it."""
         self.work = self.origin = self.told = work
+        self._begun = self.completed
 
     def worked(self, work: int) -> None:
         """The caller's state has come to ``work``."""
@@ -107,7 +110,7 @@ class Progress:
     def forget(self) -> None:
         """Leave the lineage: nothing held counts any more, and the pending input was made from what was held."""
         self.completed, self.digest, self.rejected, self.work, self.origin, self.told = 0, 0, "", 0, 0, 0
-        self.electorates = ()
+        self.electorates, self._begun = (), None
         self.running, self.recovering = False, 0
         self.owed_rejections.clear()
         self.take_back()
@@ -120,10 +123,12 @@ class Progress:
         was in another lineage, where others may hold a result that its pending input is in.
         """
         self.running, self.recovering = False, 0
-        # What was told since the promise is not in the decision yet.
-        self.work = max(decision.work, self.told)
-        self.origin, self.electorates = decision.origin, decision.electorates
-        base = decision.base
+        base, self.electorates = decision.base, decision.electorates
+        # What was told since the promise is not in the decision yet, nor what others will see in the same result.
+        if self._begun == base and self.completed == base:
+            self.work = self.told
+        else:
+            self.work, self.origin = max(decision.work, self.told), decision.origin
         if newcomer:
             obsolete = brought or self.digest != 0 or (self.rejected != "" and not decision.rejected)
             # Its input has been under way, and may be in a result that the others hold: it must not be in two.
@@ -133,6 +138,7 @@ class Progress:
                 return self._reject(base, decision.rejected)
             if obsolete:
                 self.forget()
+            self._begun = None
             self.completed, self.digest, self.rejected = base, 0, ""
             self.work, self.origin, self.electorates = decision.work, decision.origin, decision.electorates
             return Verdict(obsolete=obsolete)

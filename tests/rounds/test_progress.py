@@ -42,3 +42,44 @@ def test_so_does_one_that_was_never_tried_however_far_the_others_went_on() -> No
     progress = newcomer(tried=False)
     assert progress.install(decided(26), newcomer=True, member=True) == Verdict()
     assert (progress.next_round, progress.schema) == (27, SCHEMA)
+
+
+def with_a_result() -> Progress:
+    """It holds the result of the 18th round, the work in that is 43."""
+    progress = newcomer(tried=False)
+    assert progress.start_attempt()
+    progress.decide_round(5, 3)
+    assert (progress.completed, progress.work) == (18, 43)
+    return progress
+
+
+def test_where_the_state_begins_holds_also_if_others_have_yet_to_see_it_in_the_same_result() -> None:
+    """They promised before they had: a lineage that nobody holds would go on claiming work."""
+    progress = with_a_result()
+    progress.begin(0)
+    for _ in range(2):
+        assert progress.install(Decision(18, 5, (), 43, origin=40), newcomer=False, member=True) == Verdict()
+        assert (progress.work, progress.origin) == (0, 0)
+    progress.worked(7)
+    progress.install(Decision(18, 5, (), 43, origin=40), newcomer=False, member=True)
+    assert (progress.work, progress.origin) == (7, 0)
+
+
+def test_but_the_results_of_later_rounds_say_what_it_has_come_to() -> None:
+    progress = with_a_result()
+    progress.begin(0)
+    progress.install(Decision(19, 6, (), 50, origin=0), newcomer=False, member=True)
+    assert progress.recovering == 19
+    progress.recovered(6, 3)
+    assert progress.work == 50
+    progress.install(Decision(19, 6, (), 52, origin=2), newcomer=False, member=True)
+    assert (progress.work, progress.origin) == (52, 2)
+
+
+def test_and_who_comes_to_another_lineage_takes_its_word() -> None:
+    progress = with_a_result()
+    progress.begin(0)
+    progress.install(Decision(18, 9, (), 77, origin=3), newcomer=True, member=False)
+    assert (progress.work, progress.origin) == (77, 3)
+    progress.install(Decision(18, 9, (), 78, origin=3), newcomer=True, member=True)
+    assert (progress.work, progress.origin) == (78, 3)
