@@ -13,6 +13,7 @@ from lepton_p2p.rounds import effects as fx
 from lepton_p2p.rounds.result import RoundResult
 from lepton_p2p.simulation.replica import PRIME, State, mark
 from lepton_p2p.simulation.rounds import Kept
+from lepton_p2p.simulation.sides import Sides
 from lepton_p2p.simulation.streams import Numbers
 
 INVARIANTS = {
@@ -21,7 +22,7 @@ INVARIANTS = {
     "bit-identical": "replicas that applied the same rounds are the same",
     "samples-once": "every sample is used exactly once per pass",
     "united-exactly": "what one side of a split did is brought in whole, and no fewer are counted twice than were",
-    "one-side-goes-on": "(majority) what may follow on a round is continued by one side at most",
+    "one-side-goes-on": "(majority) nobody goes on apart from where others have gone on from another result",
     "no-silent-restart": "a training does not begin anew in a lineage that has come further",
     "mass-conserved": "what gossiping peers have, and what is under way, is what came in less what was given up",
     "incarnation": "incarnations never go back, and only their owner raises them",
@@ -63,9 +64,7 @@ class Oracle:
     """
 
     def __init__(self, *, majority: bool = False) -> None:
-        self._majority = majority
-        self._follows: dict[int, int] = {}
-        self._continued: dict[int, int] = {}
+        self._sides = Sides() if majority else None
         self.rounds = 0
         self.recovered = 0
         self.retried = 0
@@ -151,7 +150,8 @@ class Oracle:
 
     def applied(self, who: PeerInfo, before: State, after: State, result: RoundResult) -> None:
         """``who`` went from one state to the next with the result of a round."""
-        self._goes_on(who, before.history, after.history)
+        if self._sides is not None and not self._sides.step(who.id, before.history, after.history, result.members):
+            raise Violation("one-side-goes-on", f"{short(who.id)} goes on from where another side has gone on")
         known = self._states.setdefault(after.history, after)
         if known != after:
             raise Violation("bit-identical", f"{short(who.id)} is in another state after round {result.round}")
@@ -162,18 +162,6 @@ class Oracle:
             self._ledgers[after.history] = account(before, after, result)
         if self._ledgers[after.history].total != after.numbers[0]:
             raise Violation("samples-once", f"{short(who.id)}'s numbers are not those of the samples that were used")
-
-    def _goes_on(self, who: PeerInfo, before: int, after: int) -> None:
-        """Both sides may hold a result of the round that was under way at a split, but one only does another on top.
-
-        Swarms that were founded apart from the same state are no sides of one.
-        """
-        self._follows.setdefault(after, before)
-        base = self._follows.get(before)
-        if not self._majority or base not in self._follows:
-            return
-        if self._continued.setdefault(base, before) != before:
-            raise Violation("one-side-goes-on", f"{short(who.id)} goes on from where another side has gone on")
 
     def given_up(self, why: str) -> None:
         """A peer will not bring in what it did apart."""

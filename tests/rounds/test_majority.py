@@ -148,6 +148,30 @@ def goodbye_of(machine: Agreement) -> Leaving:
     return Leaving(machine.me, "it left", 0, machine.epoch.tag, machine._promised)
 
 
+def test_who_drops_out_of_the_majority_does_not_make_one_of_those_that_wait() -> None:
+    """Three of five go on, and have the say from then on.  One of them drops out and meets the two that wait, who do
+    not know that.  Together they would be three of five, but of those three it is one.
+    """
+    swarm, members = begun(3, 5)
+    going, waiting = members[:3], members[3:]
+    split(swarm, going, waiting)
+    swarm.run(3.0)
+    changes = going.pop()
+    swarm.run_until(lambda: swarm.hosts[changes].machine.progress.schema is not None)
+    swarm.cancel(changes)
+    assert swarm.hosts[changes].machine.epoch is None
+    split(swarm, going, [changes])
+    swarm.cut -= {pair for pair in swarm.cut if changes in pair and not set(going) & set(pair)}
+    for other in waiting:
+        swarm.introduce(changes, other)
+    swarm.run(6.0)
+    assert {swarm.hosts[changes].machine.epoch} == {swarm.hosts[peer].machine.epoch for peer in waiting} != {None}
+    assert all(swarm.hosts[peer].machine.paused for peer in (changes, *waiting))
+    stood = swarm.hosts[going[0]].machine.progress.completed
+    swarm.run(2.0)
+    assert all(swarm.hosts[peer].machine.progress.completed > stood + 2 for peer in going)
+
+
 def test_three_sides_of_which_none_has_the_majority_go_on_when_two_of_them_meet() -> None:
     swarm, members = begun(6, 6)
     one, two, three = members[:2], members[2:4], members[4:]

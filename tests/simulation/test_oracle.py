@@ -92,8 +92,7 @@ def test_a_holder_that_holds_something_else(oracle: Oracle) -> None:
 START = State((0, 0), Cursor(total=4, seed=1, batch=2, claimants=(A.id, B.id)))
 
 
-def round_of(claims: dict[PeerId, tuple[Range, ...]]) -> RoundResult:
-    members = (A.id, B.id)
+def round_of(claims: dict[PeerId, tuple[Range, ...]], members: tuple[PeerId, ...] = (A.id, B.id)) -> RoundResult:
     notes = {peer: Note(NoteFlag.READY, claims.get(peer, ())).encode() for peer in members}
     return RoundResult(1, 1, 1, members, tuple(claims), (), (), (), 1.0, 1, MappingProxyType(notes))
 
@@ -123,28 +122,40 @@ def test_replicas_that_differ_after_the_same_rounds() -> None:
     breaks("bit-identical", lambda: oracle.applied(B, START, other, result))
 
 
-def trail_of(*peers: PeerId) -> list[tuple[State, State, RoundResult]]:
-    """Rounds of which each uses one more sample, by these."""
+def trail_of(*peers: PeerId, alone: bool = True) -> list[tuple[State, State, RoundResult]]:
+    """Rounds of which each uses one more sample, by these; ``alone``: with no other member."""
     states, rounds = [START], []
     for place, peer in enumerate(peers):
-        result = round_of({peer: (Range(place, place + 1),)})
+        result = round_of({peer: (Range(place, place + 1),)}, (peer,) if alone else (A.id, B.id))
         states.append(step(states[-1], result))
         rounds.append((states[-2], states[-1], result))
     return rounds
 
 
 def test_two_sides_that_both_go_on_from_a_round_of_which_each_has_a_result() -> None:
-    one, two = trail_of(A.id, A.id, A.id), trail_of(A.id, B.id, B.id)
+    one, two = trail_of(B.id, A.id, A.id), trail_of(B.id, B.id, B.id)
     for majority in (True, False):
         oracle = Oracle(majority=majority)
         oracle.began(START)
-        for before, after, result in (*one, *two[:2]):
-            oracle.applied(A, before, after, result)
+        for who, (before, after, result) in ((A, one[0]), (A, one[1]), (A, one[2]), (B, two[0]), (B, two[1])):
+            oracle.applied(who, before, after, result)
         before, after, result = two[2]
         if majority:
             breaks("one-side-goes-on", lambda: oracle.applied(B, before, after, result))  # noqa: B023
         else:
             oracle.applied(B, before, after, result)
+
+
+def test_who_goes_on_together_is_no_side() -> None:
+    """B did the first step of one side and is among those who go on from the other: they know of it."""
+    one, two = trail_of(A.id, A.id, A.id), trail_of(A.id, B.id, B.id, alone=False)
+    oracle = Oracle(majority=True)
+    oracle.began(START)
+    for who in (A, B):
+        for before, after, result in one:
+            oracle.applied(who, before, after, result)
+    for before, after, result in two:
+        oracle.applied(A, before, after, result)
 
 
 def test_swarms_that_are_founded_apart_go_on_apart() -> None:
