@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Generic, TypeVar
 
 import uvloop
@@ -31,6 +31,7 @@ class LoopThread:
         self.interrupts = Interrupts()
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread: threading.Thread | None = None
+        self._helpers: ThreadPoolExecutor | None = None
         self._process = os.getpid()
 
     @property
@@ -45,11 +46,13 @@ class LoopThread:
     def start(self) -> None:
         """Run the loop; nothing if it runs."""
         if not self.running:
+            self._helpers = ThreadPoolExecutor(thread_name_prefix="lepton")
+            self.loop.set_default_executor(self._helpers)
             self._thread = threading.Thread(target=self._run, name="lepton", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """Cancel what is left on the loop, wait for it, end the thread."""
+        """Cancel what is left on the loop, wait for it, end the thread and those that worked for it."""
         thread = self._thread
         if thread is None or not thread.is_alive():
             return
@@ -57,6 +60,8 @@ class LoopThread:
         self.loop.call_soon_threadsafe(self.loop.stop)
         thread.join()
         self._thread = None
+        if self._helpers is not None:
+            self._helpers.shutdown(cancel_futures=True)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)

@@ -288,16 +288,19 @@ class TrainingSwarm:
             lambda: all(peer.established and peer.last_round >= goal for peer, goal in goals),
         )
 
-    async def together(self, peers: Sequence[PeerProcess]) -> None:
-        """Until all of ``peers`` contributed to one round."""
+    async def together(self, peers: Sequence[PeerProcess]) -> dict[str, Any]:
+        """Until all of ``peers`` contributed to one round; what one of them says of that."""
+        found: list[dict[str, Any]] = []
 
         def met() -> bool:
             last = max((peer.last_round for peer in peers), default=0)
             entry = next((peer.rounds[last] for peer in peers if last in peer.rounds), None)
-            named = {peer[:8] for peer in entry["shared"]["contributors"]} if entry else set()
-            return {peer.id for peer in peers} <= named
+            if entry and {peer.id for peer in peers} <= {peer[:8] for peer in entry["shared"]["contributors"]}:
+                found.append(entry)
+            return bool(found)
 
         await self.until(f"{[peer.name for peer in peers]} train together", met)
+        return found[0]
 
     async def kill(self, peer: PeerProcess) -> None:
         """SIGKILL, and wait for the end."""
