@@ -101,7 +101,9 @@ async def _run(options: argparse.Namespace) -> int:
     network.close()
     print(json.dumps({key: value for key, value in report.items() if key != "loss"}, indent=2))
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        # A line for each figure and each curve.
+        lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in report.items())
+        options.json.write_text(f"{{\n{lines}\n}}\n")
     if options.plot:
         _plot(report, options.plot)
     return 0
