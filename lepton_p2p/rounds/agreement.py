@@ -140,7 +140,7 @@ class Agreement(Balloting, Meeting):
         """Go: the others form the next epoch without this peer."""
         self._now = now
         if self.epoch is not None:
-            self._broadcast(Leaving(self.me, reason, 0, self.epoch.tag, self._promised))
+            self._broadcast(Leaving(self.me, reason))
         self._stop(reason)
         self.epoch, self._seeking, self._proposal, self._bound = None, False, None, False
         for key in ("seek", "promises", "install", "propose", "announce"):
@@ -156,10 +156,12 @@ class Agreement(Balloting, Meeting):
         self._gone.pop(peer.id, None)
         return self._drain()
 
-    def gone(self, now: float, peer: PeerId, reason: str) -> list[Effect]:
-        """``peer`` died or left: it is nobody to wait for."""
+    def gone(self, now: float, peer: PeerId, reason: str, *, left: bool = False) -> list[Effect]:
+        """``peer`` died or ``left``: it is nobody to wait for."""
         self._now = now
         self._alive.pop(peer, None)
+        if left:
+            self._let_go(peer)
         self._lose(peer, reason)
         return self._drain()
 
@@ -186,7 +188,7 @@ class Agreement(Balloting, Meeting):
             case Unite():
                 self._on_unite(message)
             case Leaving():
-                if not message.epoch and self._has_not_gone_on(message):
+                if not message.epoch:
                     self._let_go(message.sender.id)
                 if not message.epoch or self.epoch is None or self.epoch.number <= message.epoch:
                     self._lose(message.sender.id, message.reason)
@@ -207,13 +209,6 @@ class Agreement(Balloting, Meeting):
         """A round was decided in this epoch: from now on its members alone have to agree."""
         if self.majority and self.epoch is not None:
             self.progress.electorates = (frozenset(self.epoch.ids),)
-
-    def _has_not_gone_on(self, message: Leaving) -> bool:
-        """Whether who leaves has been in no epoch that this peer knows nothing of: what it did there would be lost."""
-        if self.epoch is None or message.tag in {one.tag for one in self._passed}:
-            return True
-        fellow = message.sender.id in self.epoch.ids
-        return fellow and message.promised is not None and message.promised <= self.epoch.ballot
 
     def _let_go(self, peer: PeerId) -> None:
         """``peer`` does not want to be asked any more."""

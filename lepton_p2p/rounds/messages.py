@@ -222,15 +222,12 @@ class Leaving:
     """I am going: form the next epoch without me, do not wait to find out.
 
     ``epoch``: number of the epoch that the sender leaves (0: all, for good).  It may be in a later one again before
-    this arrives.  ``tag``: of the last epoch that it was in, ``promised``: the highest ballot that it has promised; by
-    these it is known whether it has gone on without the receiver.
+    this arrives.
     """
 
     sender: PeerInfo
     reason: str
     epoch: int = 0
-    tag: int = 0
-    promised: Ballot | None = None
 
 
 RoundMessage = Prepare | Promise | Refusal | Install | Admit | AdmitReply | Announce | Unite | Leaving

@@ -36,8 +36,8 @@ class Progress:
         self.work = 0
         self.origin = 0
         self.told = 0
-        self._begun: int | None = None
-        """The round with whose result the caller has told that the lineage's state begins."""
+        self._begun: tuple[int, int] | None = None
+        """The round with whose result, as the caller has told, the lineage's state begins, and the work before that."""
         self.electorates: tuple[Electorate, ...] = ()
         self.schema: int | None = None
         self.state = 0
@@ -84,8 +84,8 @@ class Progress:
 
     def begin(self, work: int) -> None:
         """The lineage's state, from the round decided last, is one with so much work in it."""
+        self._begun = self.completed, self.work
         self.work = self.origin = self.told = work
-        self._begun = self.completed
 
     def worked(self, work: int) -> None:
         """The caller's state has come to ``work``."""
@@ -125,7 +125,7 @@ class Progress:
         self.running, self.recovering = False, 0
         base, self.electorates = decision.base, decision.electorates
         # What was told since the promise is not in the decision yet, nor what others will see in the same result.
-        if self._begun == base and self.completed == base:
+        if self._begun == (base, decision.work) and self.completed == base:
             self.work = self.told
         else:
             self.work, self.origin = max(decision.work, self.told), decision.origin

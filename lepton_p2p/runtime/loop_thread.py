@@ -56,12 +56,14 @@ class LoopThread:
         thread = self._thread
         if thread is None or not thread.is_alive():
             return
-        asyncio.run_coroutine_threadsafe(_cancel_the_rest(), self.loop).result()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        thread.join()
-        self._thread = None
-        if self._helpers is not None:
-            self._helpers.shutdown(cancel_futures=True)
+        try:
+            asyncio.run_coroutine_threadsafe(_cancel_the_rest(), self.loop).result()
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            thread.join()
+            self._thread = None
+        finally:
+            if self._helpers is not None:
+                self._helpers.shutdown(cancel_futures=True)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)

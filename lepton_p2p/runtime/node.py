@@ -317,7 +317,8 @@ class Node:
             self._membership.feed(lambda now: self.swim.expel(now, peer, reason))
 
     def _gone(self, peer: PeerInfo, reason: str) -> None:
-        self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, reason))
+        left = reason == LEFT
+        self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, reason, left=left))
         self.events.publish("gone", f"{short(peer.id)}: {reason}", peer=peer.id)
         for callback in self.on_gone:
             callback(peer.id)

@@ -130,6 +130,11 @@ class Oracle:
         """``who`` has left its lineage: what it held counts no more."""
         self._last.pop(who.id, None)
 
+    def left(self, who: PeerInfo) -> None:
+        """``who`` ends in good order."""
+        if self._sides is not None:
+            self._sides.left(who.id)
+
     # -- replicas --------------------------------------------------------------------------------------
 
     def began(self, state: State) -> None:

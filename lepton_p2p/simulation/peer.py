@@ -168,6 +168,7 @@ class VirtualPeer:
     def leave(self) -> None:
         """A graceful end."""
         self.leaving = True
+        self._world.oracle.left(self.info)
 
         def say_goodbye() -> None:
             self.trainer.stop()
@@ -315,7 +316,7 @@ class VirtualPeer:
             case Died(peer=peer, reason=reason):
                 self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, reason))
             case Left(peer=peer):
-                self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, "it left"))
+                self.rounds.feed(lambda now: self.agreement.gone(now, peer.id, "it left", left=True))
             case SeedAnswered(address=address):
                 self.agreement.unanswered.discard(address)
 

@@ -12,7 +12,8 @@ class Sides:
 
     Of the round that was under way at a split both sides may hold a result, but one only does another on top.  The
     others' may be gone on from if somebody who was there is among them, who knows what was done, and brings it in: then
-    the first side is over.  Swarms that were founded apart from the same state are no sides of one.
+    the first side is over.  It is, too, when all who were there have left: who leaves gives up its vote, and what
+    nobody else has seen goes with it.  Swarms that were founded apart from the same state are no sides of one.
     """
 
     def __init__(self) -> None:
@@ -21,6 +22,11 @@ class Sides:
         self._been: dict[int, set[PeerId]] = {}
         self._continued: dict[int, int] = {}
         self._over: dict[int, int] = {}
+        self._left: set[PeerId] = set()
+
+    def left(self, who: PeerId) -> None:
+        """``who`` says goodbye."""
+        self._left.add(who)
 
     def step(self, who: PeerId, before: int, after: int, members: Iterable[PeerId]) -> bool:
         """``who`` goes from one state to the next in a round of ``members``; whether that is right."""
@@ -38,7 +44,8 @@ class Sides:
         other = self._continued.setdefault(base, before)
         if other == before:
             return True
-        if self._been[other].isdisjoint(members):
+        here = self._been[other] - self._left
+        if here and here.isdisjoint(members):
             return False
         self._continued[base] = before
         self._over[other] = len(self._born)

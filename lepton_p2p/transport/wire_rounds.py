@@ -10,7 +10,7 @@ from lepton_p2p.proto.lepton.v1 import common_pb2
 from lepton_p2p.proto.lepton.v1 import rounds_pb2 as pb
 from lepton_p2p.rounds.electorate import MOST as MOST_ELECTORATES
 from lepton_p2p.rounds.electorate import Electorate, gather
-from lepton_p2p.rounds.epoch import Ballot, Epoch, Member
+from lepton_p2p.rounds.epoch import Epoch, Member
 from lepton_p2p.rounds.messages import (
     MAX_PASSED,
     Admit,
@@ -69,13 +69,14 @@ def round_message_to_wire(message: RoundMessage) -> pb.RoundMessage:
             reply = pb.AdmitReply(queued=queued, reason=clip(reason), seeking=seeking, held=held, behind=behind)
             out.admit_reply.CopyFrom(reply)
         case Announce(_, standing, job, promised):
-            announce = pb.Announce(standing=_standing_to_wire(standing), job=job, promised=_promised_to_wire(promised))
+            announce = pb.Announce(standing=_standing_to_wire(standing), job=job)
+            if promised is not None:
+                announce.promised.CopyFrom(ballot_to_wire(promised))
             out.announce.CopyFrom(announce)
         case Unite(_, members, job, counter):
             out.unite.CopyFrom(pb.Unite(members=map(peer_to_wire, members), job=job, counter=counter))
-        case Leaving(_, reason, number, tag, promised):
-            promises = _promised_to_wire(promised)
-            out.leaving.CopyFrom(pb.Leaving(reason=clip(reason), epoch=number, tag=tag, promised=promises))
+        case Leaving(_, reason, number):
+            out.leaving.CopyFrom(pb.Leaving(reason=clip(reason), epoch=number))
         case _:
             assert_never(message)
     return out
@@ -103,7 +104,9 @@ def round_message_from_wire(message: pb.RoundMessage) -> RoundMessage:
         case "unite":
             return _unite_from_wire(sender, message.unite)
         case "leaving":
-            return _leaving_from_wire(sender, message.leaving)
+            return Leaving(
+                sender, check_text(message.leaving.reason, "a reason"), check_counter(message.leaving.epoch, "an epoch")
+            )
         case None:
             raise ValueError("a round message without a body that this version knows")
 
@@ -148,22 +151,10 @@ def _promise_from_wire(sender: PeerInfo, promise: pb.Promise) -> Promise:
     return Promise(sender, ballot_from_wire(promise.ballot), report)
 
 
-def _leaving_from_wire(sender: PeerInfo, leaving: pb.Leaving) -> Leaving:
-    reason, number = check_text(leaving.reason, "a reason"), check_counter(leaving.epoch, "an epoch")
-    return Leaving(sender, reason, number, leaving.tag, _promised_from_wire(leaving))
-
-
 def _announce_from_wire(sender: PeerInfo, announce: pb.Announce) -> Announce:
     job = check_text(announce.job, "a job's digest", MAX_KEY)
-    return Announce(sender, _standing_from_wire(announce.standing), job, _promised_from_wire(announce))
-
-
-def _promised_to_wire(ballot: Ballot | None) -> common_pb2.Ballot | None:
-    return ballot_to_wire(ballot) if ballot is not None else None
-
-
-def _promised_from_wire(message: pb.Announce | pb.Leaving) -> Ballot | None:
-    return ballot_from_wire(message.promised) if message.HasField("promised") else None
+    promised = ballot_from_wire(announce.promised) if announce.HasField("promised") else None
+    return Announce(sender, _standing_from_wire(announce.standing), job, promised)
 
 
 def _refusal_from_wire(sender: PeerInfo, refusal: pb.Refusal) -> Refusal:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from lepton_p2p.identity import PeerId
-from lepton_p2p.rounds import agreement, balloting, core, decision, electorate, meeting
+from lepton_p2p.rounds import balloting, core, decision, electorate, meeting
 from mutants.catalogue import change, mutant_of_majority
 
 
@@ -49,19 +49,3 @@ def electorates_of_the_dropped() -> None:
         return drop
 
     change(meeting.Meeting, "_yield", make)
-
-
-@mutant_of_majority
-def goodbyes_of_those_ahead() -> None:
-    """Who leaves is not waited for, also after it has gone on where nobody else was."""
-    agreement.Agreement._has_not_gone_on = lambda self, message: True  # type: ignore[method-assign]
-    change(
-        agreement.Agreement,
-        "gone",
-        lambda original: (
-            lambda self, now, peer, reason: [
-                *original(self, now, peer, reason),
-                *(self._let_go(peer) or self._drain() if reason == "it left" else ()),
-            ]
-        ),
-    )

@@ -330,7 +330,7 @@ def newcomer_and_what_was_announced_to_it() -> tuple[VirtualSwarm, PeerId, Annou
         for effect in first.timer(swarm.now, "announce")
         if isinstance(effect, Send) and isinstance(effect.message, Announce)
     ]
-    first.gone(swarm.now, outside.id, "left")
+    first.gone(swarm.now, outside.id, "left", left=True)
     newcomer = swarm.add(found=False)
     swarm.run_until(swarm.settled)
     swarm.run(1.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,10 +12,7 @@ from test_uniting import heal, split, work_of
 
 from lepton_p2p.identity import PeerId
 from lepton_p2p.rounds import effects as fx
-from lepton_p2p.rounds.agreement import Agreement
 from lepton_p2p.rounds.electorate import carries, succeed, without
-from lepton_p2p.rounds.epoch import Ballot
-from lepton_p2p.rounds.messages import Leaving
 
 SEEDS = int(os.environ.get("LEPTON_TEST_SEEDS", "150"))
 peers = st.integers(0, 7).map(lambda number: PeerId(f"{number:032x}"))
@@ -99,53 +95,6 @@ def test_who_leaves_in_good_order_is_not_waited_for() -> None:
     before = swarm.hosts[second].machine.progress.completed
     swarm.run(3.0)
     assert swarm.hosts[second].machine.progress.completed > before
-
-
-def test_who_leaves_after_it_has_gone_on_alone_takes_nobodys_history_over() -> None:
-    """One of two has the say, goes on while the other is cut off, and leaves: there is nobody who knows what it did."""
-    swarm, members = begun(5, 2)
-    first, second = sorted(members)
-    split(swarm, [first], [second])
-    swarm.run(3.0)
-    machine, waits = swarm.hosts[first].machine, swarm.hosts[second].machine
-    assert machine.progress.completed > waits.progress.completed + 2
-    assert waits.paused
-    goodbye = goodbye_of(machine)
-    swarm.hosts[first].crashed = True
-    swarm.feed(second, lambda: waits.receive(swarm.now, goodbye))
-    swarm.feed(second, lambda: waits.gone(swarm.now, first, "it left"))
-    stood = waits.progress.completed
-    swarm.run(3.0)
-    assert waits.paused
-    assert waits.progress.completed == stood
-
-
-def test_a_goodbye_from_the_epoch_before_counts_for_who_has_just_come() -> None:
-    """A newcomer does not know the epoch that the leaver was in last, but that it was to be in this one."""
-    swarm, members = begun(5, 2)
-    first, second = sorted(members)
-    machine = swarm.hosts[second].machine
-    goodbye = goodbye_of(swarm.hosts[first].machine)
-    newcomer = swarm.add(found=False, majority=True)
-    swarm.run_until(swarm.settled)
-    new = swarm.hosts[newcomer].machine
-    assert new.epoch is not None
-    late = replace(goodbye, promised=new.epoch.ballot)
-    assert late.tag not in {one.tag for one in new._passed}
-    for one in (machine, new):
-        before = one.progress.electorates
-        assert any(first in electorate for electorate in before)
-        one.receive(swarm.now, late)
-        assert not any(first in electorate for electorate in one.progress.electorates)
-        one.progress.electorates = before
-        one.receive(swarm.now, replace(late, promised=Ballot(late.promised.counter + 1)))
-        assert any(first in electorate for electorate in one.progress.electorates) == (one is new)
-
-
-def goodbye_of(machine: Agreement) -> Leaving:
-    """What ``machine`` says when it leaves."""
-    assert machine.epoch is not None
-    return Leaving(machine.me, "it left", 0, machine.epoch.tag, machine._promised)
 
 
 def test_who_drops_out_of_the_majority_does_not_make_one_of_those_that_wait() -> None:

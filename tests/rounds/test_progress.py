@@ -65,6 +65,15 @@ def test_where_the_state_begins_holds_also_if_others_have_yet_to_see_it_in_the_s
     assert (progress.work, progress.origin) == (7, 0)
 
 
+def test_what_others_have_come_to_since_the_state_began_counts_as_ever() -> None:
+    """Without any round: gossip tells its work so."""
+    progress = with_a_result()
+    progress.begin(2)
+    progress.worked(7)
+    progress.install(Decision(18, 5, (), 12, origin=2), newcomer=False, member=True)
+    assert (progress.work, progress.origin) == (12, 2)
+
+
 def test_but_the_results_of_later_rounds_say_what_it_has_come_to() -> None:
     progress = with_a_result()
     progress.begin(0)

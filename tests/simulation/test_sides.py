@@ -44,6 +44,16 @@ def test_who_goes_over_to_the_others_ends_its_own_side() -> None:
     assert walk(sides, A, 3, 4, 5) == [True, False], "what was under way may end; but nobody goes on from it"
 
 
+def test_who_has_left_does_not_go_on() -> None:
+    sides = Sides()
+    for who in (A, B):
+        assert all(walk(sides, who, 0, 1, 2, 3))
+    sides.left(A)
+    assert walk(sides, C, 1, 20, 30) == [True, False], "B is there"
+    sides.left(B)
+    assert walk(sides, C, 1, 21, 31) == [True, True]
+
+
 def test_who_catches_up_repeats_what_has_been() -> None:
     sides = Sides()
     for who in (A, B):

@@ -145,7 +145,7 @@ ROUND_MESSAGES: dict[type[RoundMessage], st.SearchStrategy[RoundMessage]] = {
     AdmitReply: st.builds(AdmitReply, peers, booleans, lines, booleans, counters, booleans),
     Announce: st.builds(Announce, peers, standings, digests, st.none() | ballots),
     Unite: unites(),
-    Leaving: st.builds(Leaving, peers, lines, counters, hashes, st.none() | ballots),
+    Leaving: st.builds(Leaving, peers, lines, counters),
 }
 round_messages = st.one_of(*ROUND_MESSAGES.values())
 

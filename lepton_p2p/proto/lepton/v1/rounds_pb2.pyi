@@ -560,27 +560,19 @@ class Leaving(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
-    TAG_FIELD_NUMBER: _builtins.int
-    PROMISED_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """At most 500 characters."""
     epoch: _builtins.int
     """Number of the epoch that I leave, for another one perhaps; 0: for good."""
-    tag: _builtins.int
-    """Of the last epoch that I was in, and the highest ballot that I have promised: whether I have gone on without you."""
-    @_builtins.property
-    def promised(self) -> _common_pb2.Ballot: ...
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
         epoch: _builtins.int = ...,
-        tag: _builtins.int = ...,
-        promised: _common_pb2.Ballot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["promised", b"promised"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "promised", b"promised", "reason", b"reason", "tag", b"tag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
