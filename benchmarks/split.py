@@ -197,7 +197,8 @@ def _heavier(halves: Halves, sides: list[dict[Round, Line]]) -> int:
     bringing = [line for lines in sides for line in lines.values() if _brings(line)]
     if bringing:
         first = min(bringing, key=lambda line: float(line["at"]))
-        return int(any(peer.id in first["shared"]["contributors"] for peer in halves.left))
+        bearers = {bearer[:8] for bearer in first["shared"]["contributors"]}
+        return int(not bearers.isdisjoint(peer.id for peer in halves.left))
     return 0 if any(DROPPED in peer.log for peer in halves.right) else 1
 
 
