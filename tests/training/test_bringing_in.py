@@ -69,7 +69,8 @@ def test_a_side_brings_in_what_it_did_once_and_all_are_bit_identical(optimizer: 
     assert twice == {2.0 * 4 * len(rounds)}, "both sides were at the beginning of the same pass"
     assert {final.samples for final in finals} == {96 * 8 + 8 * len(rounds)}
     assert large.holds.keys() == set(IDS[:4])
-    assert len({told[-1] for told in large.holds.values()}) == 1, "all tell the agreement the same"
+    (work,) = {large.holds[peer][-1] for peer in (*IDS[:2], *brought.contributors)}
+    assert all(told[-1] >= work for told in large.holds.values()), "who catches up later tells of the rounds since, too"
 
 
 def test_the_bearer_may_die_in_that_round_and_another_bears() -> None:
