@@ -7,6 +7,7 @@ import os
 import signal
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -50,10 +51,8 @@ def simulate(
     the peers, and these must be together again within a bound. Exits with 31 if an invariant was broken.
     """
     fewest, most = _range(peers)
-    if strategy not in STRATEGIES:
-        raise ConfigError(f"--strategy {strategy}: it is one of {', '.join(STRATEGIES)}")
-    if partitions not in POLICIES:
-        raise ConfigError(f"--partitions {partitions}: it is one of {', '.join(POLICIES)}")
+    _check_choice("--strategy", strategy, STRATEGIES)
+    _check_choice("--partitions", partitions, POLICIES)
     template = Plan(0, fewest, most, _kinds(faults), storm, strategy, partitions)
     if seed is not None:
         _one(template.of(seed), trace=trace, as_json=as_json)
@@ -71,6 +70,11 @@ def simulate(
         _print(tally, seconds, replay)
     if tally.violations:
         raise typer.Exit(SIMULATION_FAILED)
+
+
+def _check_choice(option: str, given: str, choices: Sequence[str]) -> None:
+    if given not in choices:
+        raise ConfigError(f"{option} {given}: it is one of {', '.join(choices)}")
 
 
 def _range(text: str) -> tuple[int, int]:

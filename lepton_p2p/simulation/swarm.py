@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import traceback
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from lepton_p2p.simulation.peer import Timings, VirtualPeer
 from lepton_p2p.simulation.plan import Outcome, Plan
 from lepton_p2p.simulation.replica import State
 from lepton_p2p.simulation.scheduler import Scheduler
+from lepton_p2p.simulation.telling import plain, where
 from lepton_p2p.simulation.trainer import initial_state
 from lepton_p2p.simulation.weather import Weather
 
@@ -28,7 +28,6 @@ _QUIET = 3.0
 """Seconds, and two rounds, after the recovery in which whatever is left over must go away."""
 _SLOWEST = 6.0
 """Times the usual pace: what the slowest peer may take for a step."""
-_SET = re.compile(r"frozenset\(\{([^}]*)\}\)")
 _QUIET_RATE = 10.0
 """Control messages per member and second besides gossip: probes and their answers, exchanges, announcements."""
 
@@ -83,7 +82,7 @@ class VirtualSwarm:
     def note(self, peer: VirtualPeer, text: str, *details: object) -> None:
         """One line for the trace."""
         if self._trace is not None:
-            self._trace(self.scheduler.now, repr(peer), " ".join([text, *map(_plain, details)]))
+            self._trace(self.scheduler.now, repr(peer), " ".join([text, *map(plain, details)]))
 
     # -- what mishaps need ---------------------------------------------------------------------------------
 
@@ -307,7 +306,7 @@ class VirtualSwarm:
             if not self._sees_exactly(peer, ids):
                 seen = ", ".join(view.peer.address for view in peer.swim.members)
                 raise Violation("views-agree", f"{peer} sees {seen or 'nobody'} after {bound:.0f} s")
-        raise Violation("liveness", f"after {bound:.0f} s: " + "; ".join(map(_where, core)))
+        raise Violation("liveness", f"after {bound:.0f} s: " + "; ".join(map(where, core)))
 
     def _check_steps(self) -> None:
         if self.scheduler.steps > MOST_STEPS:
@@ -336,16 +335,3 @@ class VirtualSwarm:
 
 def _address(index: int) -> str:
     return f"host-{index}:7700"
-
-
-def _where(peer: VirtualPeer) -> str:
-    epoch, progress = peer.agreement.epoch, peer.agreement.progress
-    number = "no epoch" if epoch is None else f"epoch {epoch.number} of {len(epoch.ids)}"
-    footing = f"carries {peer.trainer.carried}, " if peer.trainer.carried else ""
-    footing += "established" if peer.trainer.footing.established else "not established"
-    return f"{peer} in {number}, round {progress.completed}, {footing}"
-
-
-def _plain(detail: object) -> str:
-    """As text that is the same in every process: sets in order."""
-    return _SET.sub(lambda found: "{" + ", ".join(sorted(found[1].split(", "))) + "}", str(detail))
